@@ -1,0 +1,44 @@
+"""Every endpoint by name; what each does is in `routing.api`."""
+
+import azure.functions as func
+from azurefunctions.extensions.http.fastapi import Request, Response
+
+from routing import api
+
+app = func.FunctionApp(http_auth_level=func.AuthLevel.ANONYMOUS)  # callers are ours to check: clients send Bearer keys
+
+
+@app.function_name("chat_completions")
+@app.route(route="v1/chat/completions", methods=["POST"])
+async def chat_completions(req: Request) -> Response:
+    return await api.chat(req)
+
+
+@app.function_name("models")
+@app.route(route="v1/models", methods=["GET"])
+async def models(req: Request) -> Response:
+    return await api.models(req)
+
+
+@app.function_name("model")
+@app.route(route="v1/models/{id}", methods=["GET"])
+async def model(req: Request) -> Response:
+    return await api.model(req)
+
+
+@app.function_name("health")
+@app.route(route="health", methods=["GET"])
+async def health(req: Request) -> Response:
+    return await api.health(req)
+
+
+@app.function_name("ready")
+@app.route(route="ready", methods=["GET"])
+async def ready(req: Request) -> Response:
+    return await api.ready(req)
+
+
+@app.function_name("unknown")
+@app.route(route="v1/{*rest}", methods=["GET", "POST", "PUT", "PATCH", "DELETE"])
+async def unknown(req: Request) -> Response:
+    return await api.not_found(req)

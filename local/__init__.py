@@ -1,0 +1,1 @@
+"""What a laptop uses in place of Azure and the providers; never deployed."""

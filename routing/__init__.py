@@ -1,0 +1,1 @@
+"""An LLM router for Azure Functions: one OpenAI-compatible endpoint in front of many providers."""

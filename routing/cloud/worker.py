@@ -1,0 +1,59 @@
+"""Corrections to the Azure Functions Python worker that this process runs in, each only where it is needed."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import sys
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+# The library of Python 3.13 and later, and the worker of 3.11 and 3.12; both load before the function app.
+_HTTP_MODULES = ("azure_functions_runtime.http_v2", "azure_functions_worker.http_v2")
+_POP = "_pop_http_response"
+
+
+def install() -> None:
+    """Apply every correction to the worker that is loaded; calling it again changes nothing."""
+    quiet_access_log()
+    for name in _HTTP_MODULES:
+        if name in sys.modules:
+            forget_answered_requests(sys.modules[name])
+
+
+def quiet_access_log() -> None:
+    """Keep uvicorn from writing each request's path and query, which may carry what a client should not have sent.
+
+    The filter stays when the worker's server configures its loggers after us; the level saves making the record.
+    """
+    logger = logging.getLogger("uvicorn.access")
+    logger.addFilter(_from_warning)
+    logger.setLevel(logging.WARNING)
+
+
+def forget_answered_requests(module: ModuleType) -> None:
+    """Drop a request's entry in the worker's HttpCoordinator once its answer is taken out.
+
+    The worker keeps one entry of about 2 KB per request for ever. Nothing is done where the coordinator does not
+    look as expected, or where it has forgotten the entry itself.
+    """
+    coordinator = getattr(module, "HttpCoordinator", None)
+    pop = getattr(coordinator, _POP, None)
+    if coordinator is not None and pop is not None and not hasattr(pop, "__wrapped__"):
+        setattr(coordinator, _POP, _forgetting(pop))
+
+
+def _forgetting(pop: Callable[[Any, str], Any]) -> Callable[[Any, str], Any]:
+    @functools.wraps(pop)
+    def pop_and_forget(coordinator: Any, invocation_id: str) -> Any:
+        try:
+            return pop(coordinator, invocation_id)
+        finally:
+            getattr(coordinator, "_context_references", {}).pop(invocation_id, None)
+
+    return pop_and_forget
+
+
+def _from_warning(record: logging.LogRecord) -> bool:
+    return record.levelno >= logging.WARNING

@@ -1,0 +1,189 @@
+"""The one loop: walk the plan, ask each target's breaker for leave and the target for an answer, until one answers.
+
+It knows neither chat nor streams nor providers: only a plan, and a function from target to awaitable.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import random
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Generic, Protocol, TypeVar
+
+from routing import retries
+from routing.errors import Again, AllFailed, BadRequest, NoTarget, ProviderError, RouterError, TooSlow
+from routing.retries import AskAgain, AskNext, RetrySettings, Stop
+from routing.types import Attempt, Outcome, Plan, Refused, Target, Ticket
+
+T = TypeVar("T")
+Call = Callable[[Target], Awaitable[T]]
+
+
+class Gate(Protocol):
+    """The breakers, as the loop sees them. Neither call waits."""
+
+    def admit(self, target: str) -> Ticket | Refused: ...
+
+    def record(
+        self, ticket: Ticket, outcome: Outcome, *, retry_after: float | None = None, error: str | None = None
+    ) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """Under what terms one walk goes. `deadline` is a time of the event loop's clock, in seconds."""
+
+    targets: Mapping[str, Target]
+    deadline: float
+    attempt_seconds: float
+    retry: RetrySettings
+    content_refused_moves_on: bool = False
+    wall_clock: Callable[[], float] = time.time  # the breakers' clock, for the Retry-After of an empty walk
+
+
+@dataclass(frozen=True, slots=True)
+class Answered(Generic[T]):
+    """What a target gave. Its ticket is open: how the call went in the end is for the holder to record."""
+
+    target: Target
+    value: T
+    ticket: Ticket
+    seconds: float  # that the answering call took; of a stream, up to its first words
+    attempts: tuple[Attempt, ...]  # the failed ones before it
+
+
+@dataclass(slots=True)
+class _Walk:
+    """What happened so far."""
+
+    attempts: list[Attempt] = field(default_factory=list)
+    refused: list[Refused] = field(default_factory=list)
+    waits: list[float] = field(default_factory=list)  # every Retry-After given, in seconds
+    last: ProviderError | None = None
+    bigger_than: int | None = None
+
+
+async def run(plan: Plan, call: Call[T], gate: Gate, terms: Terms) -> Answered[T]:
+    """The first answer. Raises NoTarget, AllFailed, or the error at which asking anybody else was no use."""
+    walk = _Walk()
+    queue = [terms.targets[choice.target] for choice in plan.choices]
+    for position, target in enumerate(queue):
+        if not AskNext(walk.bigger_than).suits(target):
+            continue
+        others = queue[position + 1 :]
+        answered = await _ask(target, others, call, gate, terms, walk)
+        if answered is not None:
+            return answered
+        if _remaining(terms) <= 0:
+            break
+    raise _nobody(plan, walk, terms)
+
+
+async def _ask(
+    target: Target,
+    others: Sequence[Target],
+    call: Call[T],
+    gate: Gate,
+    terms: Terms,
+    walk: _Walk,
+) -> Answered[T] | None:
+    """Asks one target, again where that may help. None: on to the next."""
+    tried = 0
+    while True:
+        leave = gate.admit(target.name)
+        if isinstance(leave, Refused):
+            walk.refused.append(leave)
+            return None
+        tried += 1
+        started = _now()
+        try:
+            value = await _in_time(call(target), min(terms.attempt_seconds, _remaining(terms)))
+        except ProviderError as error:
+            move = _next_move(error, target, others, terms, tried)
+            _note(error, leave, move, gate, walk, _now() - started)
+            if isinstance(move, Stop):
+                raise
+            if isinstance(move, AskNext):
+                walk.bigger_than = move.bigger_than if move.bigger_than is not None else walk.bigger_than
+                return None
+            await asyncio.sleep(move.seconds)
+        except BaseException as error:  # the caller left, or we have a bug: no news about the target
+            gate.record(leave, Outcome.NEUTRAL, error=type(error).__name__)
+            raise
+        else:
+            return Answered(target, value, leave, _now() - started, tuple(walk.attempts))
+
+
+async def _in_time(answer: Awaitable[T], seconds: float) -> T:
+    limit = asyncio.timeout(seconds)
+    try:
+        async with limit:
+            return await answer
+    except TimeoutError:
+        raise TooSlow(f"The provider did not answer within {seconds:.3g} s.") from None
+
+
+def _next_move(
+    error: ProviderError, target: Target, others: Sequence[Target], terms: Terms, tried: int
+) -> retries.Move:
+    return retries.decide(
+        error,
+        target,
+        terms.retry,
+        tried=tried,
+        remaining=_remaining(terms),
+        others=bool(others),
+        jitter=random.random(),
+        content_refused_moves_on=terms.content_refused_moves_on,
+    )
+
+
+def _note(
+    error: ProviderError, ticket: Ticket, move: retries.Move, gate: Gate, walk: _Walk, seconds: float
+) -> None:
+    """Tells the breaker, and keeps the attempt."""
+    outcome = error.policy.outcome
+    if error.policy.again is Again.WITH_NEW_SECRET and isinstance(move, AskAgain):
+        outcome = Outcome.NEUTRAL  # an old key says nothing about the target
+    name = type(error).__name__
+    gate.record(ticket, outcome, retry_after=error.retry_after, error=name)
+    walk.attempts.append(Attempt(ticket.target, len(walk.attempts) + 1, outcome, seconds, name))
+    walk.last = error
+    if error.retry_after is not None:
+        walk.waits.append(error.retry_after)
+
+
+def _nobody(plan: Plan, walk: _Walk, terms: Terms) -> RouterError:
+    """What to tell the caller when nobody answered."""
+    if walk.last is None:
+        return _no_target(plan, walk.refused, terms.wall_clock())
+    if isinstance(walk.last, BadRequest) and all(attempt.outcome is Outcome.NEUTRAL for attempt in walk.attempts):
+        return walk.last
+    return AllFailed(walk.last, attempts=walk.attempts, retry_after=_retry_after(walk))
+
+
+def _retry_after(walk: _Walk) -> float | None:
+    """The lowest Retry-After of a walk that ended in throttling; any other failure will not mend by waiting."""
+    assert walk.last is not None
+    return min(walk.waits) if walk.last.status == 429 and walk.waits else None
+
+
+def _no_target(plan: Plan, refused: Sequence[Refused], now: float) -> NoTarget:
+    reasons = [f"{refusal.target} ({refusal.reason})" for refusal in refused]
+    reasons += [f"{exclusion.target} ({exclusion.reason})" for exclusion in plan.exclusions]
+    refused = [*refused, *(exclusion.refused for exclusion in plan.exclusions if exclusion.refused)]
+    soonest = min((refusal.retry_at for refusal in refused), default=None)
+    wait = None if soonest is None or math.isinf(soonest) else max(1.0, soonest - now)
+    message = f"No target of {plan.route!r} can be asked: {', '.join(reasons) or 'the plan is empty'}."
+    return NoTarget(message, refused=refused, retry_after=wait)
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+def _remaining(terms: Terms) -> float:
+    return terms.deadline - _now()

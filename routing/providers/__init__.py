@@ -1,0 +1,1 @@
+"""Interchangeable providers behind one contract, `base.Provider`."""

@@ -1,0 +1,57 @@
+"""Azure OpenAI: the OpenAI protocol at another address, with an `api-key` or an Entra token.
+
+Without `api_version` the v1 address is used, which takes the deployment's name as `model`; with it, the classic one.
+Source: Microsoft Learn, "Azure OpenAI in Foundry Models API version lifecycle".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+from urllib.parse import quote
+
+import httpx
+from pydantic import AnyHttpUrl, Field, model_validator
+
+from routing.providers.base import Credential, Provider, ProviderSettings
+from routing.providers.openai import OpenAIProvider
+from routing.types import Target
+
+KEY_HEADER = ("api-key", "")
+
+
+class AzureOpenAISettings(ProviderSettings):
+    """`type = "azure_openai"`: one resource, by key or by identity."""
+
+    type: Literal["azure_openai"]
+    endpoint: AnyHttpUrl
+    api_version: str | None = Field(default=None, pattern=r"^\d{4}-\d{2}-\d{2}(-preview)?$")
+    auth: Literal["key", "identity"] = "key"
+    stream_usage: bool = True
+
+    @model_validator(mode="after")
+    def _one_way_in(self) -> AzureOpenAISettings:
+        if self.auth == "key" and self.key is None:
+            raise ValueError('needs key = "keyvault:name" or "env:NAME", or auth = "identity"')
+        if self.auth == "identity" and self.key is not None:
+            raise ValueError('has both a key and auth = "identity"; keep one')
+        return self
+
+
+def build(name: str, settings: AzureOpenAISettings, credential: Credential) -> Provider:
+    return OpenAIProvider(name, credential, _chat_url(settings), stream_usage=settings.stream_usage)
+
+
+def _chat_url(settings: AzureOpenAISettings) -> Callable[[Target], httpx.URL]:
+    base = str(settings.endpoint).rstrip("/")
+    if settings.api_version is None:
+        url = httpx.URL(f"{base}/openai/v1/chat/completions")
+        return lambda _: url
+    version = settings.api_version
+
+    def classic(target: Target) -> httpx.URL:
+        return httpx.URL(
+            f"{base}/openai/deployments/{quote(target.model, safe='')}/chat/completions?api-version={version}"
+        )
+
+    return classic

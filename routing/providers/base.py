@@ -1,0 +1,112 @@
+"""The contract of a provider: a target and a request in; a reply, a stream, or one of the classes of `errors` out."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+
+from routing.settings import SecretReference, Settings
+from routing.types import Target, Usage
+from routing.wire import ChatRequest
+
+PASSED_HEADERS = (
+    "openai-processing-ms",
+    "x-ratelimit-limit-requests",
+    "x-ratelimit-limit-tokens",
+    "x-ratelimit-remaining-requests",
+    "x-ratelimit-remaining-tokens",
+    "x-ratelimit-reset-requests",
+    "x-ratelimit-reset-tokens",
+)
+
+
+class ProviderSettings(Settings):
+    """What every `[providers.*]` table may say."""
+
+    key: SecretReference | None = None
+
+
+class Credential(ABC):
+    """Where a provider's key comes from. `headers` gives what authenticates one call."""
+
+    @abstractmethod
+    async def headers(self) -> Mapping[str, str]:
+        """Raises `Unauthorized` when there is no key to be had."""
+
+    def renew(self) -> None:
+        """The provider refused what `headers` gave: read the key anew before the next call."""
+
+
+class NoCredential(Credential):
+    """For servers that ask for no key."""
+
+    async def headers(self) -> Mapping[str, str]:
+        return {}
+
+
+class KeyCredential(Credential):
+    """A key in a header. `read(fresh)` gives it, read anew when `fresh`."""
+
+    def __init__(self, header: str, prefix: str, read: Callable[[bool], Awaitable[str]]) -> None:
+        self._header, self._prefix, self._read = header, prefix, read
+        self._fresh = False
+
+    async def headers(self) -> Mapping[str, str]:
+        fresh, self._fresh = self._fresh, False
+        return {self._header: self._prefix + await self._read(fresh)}
+
+    def renew(self) -> None:
+        self._fresh = True
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A whole answer: the bytes to hand on, and what the router reads in them."""
+
+    body: bytes
+    usage: Usage | None = None
+    model: str | None = None  # as the provider names what answered
+    headers: Mapping[str, str] = field(default_factory=dict)  # of `PASSED_HEADERS`, and `x-upstream-request-id`
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A piece of a stream as it came: one whole event or a few."""
+
+    data: bytes
+    meaningful: bool = False  # carries content, a tool call, a refusal, or a finish
+    tokens: int = 0  # content deltas in it, about one token each
+    usage: Usage | None = None
+    model: str | None = None
+
+
+class Stream(ABC):
+    """An answer that is being written. Ends normally only after a finish; anything else raises `BadReply`."""
+
+    headers: Mapping[str, str]
+
+    @abstractmethod
+    def __aiter__(self) -> AsyncIterator[Chunk]: ...
+
+    @abstractmethod
+    async def aclose(self) -> None:
+        """Cancels the provider's work when it has not ended; may be called twice."""
+
+
+class Provider(ABC):
+    """One account at one service. Shared by every request of the process, with one pool of connections."""
+
+    name: str
+
+    @abstractmethod
+    async def chat(self, target: Target, request: ChatRequest) -> Reply:
+        """Raises a class of `errors.ProviderError`, never anything else."""
+
+    @abstractmethod
+    async def stream(self, target: Target, request: ChatRequest) -> Stream:
+        """Opens the stream: the provider has accepted the request. Raises as `chat` does."""
+
+    @abstractmethod
+    async def aclose(self) -> None:
+        """Closes the pool."""

@@ -1,0 +1,119 @@
+"""A failed reply in OpenAI's shape, turned into the class of `errors` that says what to do about it.
+
+The status decides; the error's `code` and `type` decide only where the status cannot tell. Messages are never looked into.
+Sources: OpenAI "Error codes", Azure OpenAI "Content filtering", Anthropic "Errors".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic_core import from_json
+
+from routing.errors import (
+    BadReply,
+    BadRequest,
+    ContentRefused,
+    ContextTooLong,
+    NotFound,
+    ProviderError,
+    QuotaExhausted,
+    Throttled,
+    Unauthorized,
+    Unavailable,
+)
+
+_CONTEXT_CODES = frozenset({"context_length_exceeded", "string_above_max_length", "max_tokens_exceeded"})
+_CONTENT_CODES = frozenset({"content_filter", "content_policy_violation", "ResponsibleAIPolicyViolation"})
+_QUOTA_CODES = frozenset(
+    {
+        "insufficient_quota",
+        "billing_hard_limit_reached",
+        "billing_not_active",
+        "credit_balance_exhausted",
+        "organization_spend_limit_exceeded",
+        "project_spend_limit_exceeded",
+        "organization_usage_limit_exceeded",
+    }
+)
+_STATUS_OF_CODE: Mapping[str, int] = {
+    "rate_limit_exceeded": 429,
+    "rate_limit_error": 429,
+    "too_many_requests": 429,
+    "insufficient_quota": 429,
+    "invalid_request_error": 400,
+    "context_length_exceeded": 400,
+    "content_filter": 400,
+    "invalid_api_key": 401,
+    "authentication_error": 401,
+    "permission_error": 403,
+    "model_not_found": 404,
+    "not_found_error": 404,
+}
+_PLAIN: Mapping[int, tuple[type[ProviderError], str]] = {
+    401: (Unauthorized, "The provider refuses the router's key."),
+    403: (Unauthorized, "The provider refuses the router's key."),
+    404: (NotFound, "The provider does not know the target's model or deployment."),
+    408: (Unavailable, "The provider gave up waiting."),
+    409: (Unavailable, "The provider is in conflict with itself."),
+}
+
+
+def error_object(body: bytes) -> Mapping[str, Any]:
+    """The `error` object of a body; empty when there is none that can be read."""
+    try:
+        parsed = from_json(body)
+    except ValueError:
+        return {}
+    found = parsed.get("error") if isinstance(parsed, dict) else None
+    if isinstance(found, str):
+        return {"message": found}
+    return found if isinstance(found, dict) else {}
+
+
+def from_status(status: int, error: Mapping[str, Any], retry_after: float | None = None) -> ProviderError:
+    """The class for a reply with `status` (not 200) and this `error` object; `retry_after` in seconds."""
+    names = {name for name in (error.get("code"), error.get("type")) if isinstance(name, str)} & _NAMES
+    if status == 429:
+        if names & _QUOTA_CODES:
+            return QuotaExhausted("The router's account at the provider is exhausted.")
+        return Throttled("The provider is throttling.", retry_after=retry_after)
+    if status in _PLAIN:
+        kind, message = _PLAIN[status]
+        return kind(message)
+    if 400 <= status < 500:
+        return _refused(status, error, names)
+    if status < 400:
+        return BadReply(f"The provider answered {status}, which is no answer.")
+    return Unavailable(f"The provider answered {status}.", retry_after=retry_after)
+
+
+def from_error_in_reply(error: Mapping[str, Any]) -> ProviderError:
+    """The class for an error object inside a 200: its code stands in for the status."""
+    code = error.get("code")
+    if isinstance(code, str) and code.isdigit():
+        code = int(code)
+    if isinstance(code, int) and 400 <= code < 600:
+        return from_status(code, error)
+    for name in (code, error.get("type")):
+        if isinstance(name, str) and name in _STATUS_OF_CODE:
+            return from_status(_STATUS_OF_CODE[name], error)
+    return Unavailable("The provider reported an error inside its reply.")
+
+
+_NAMES = _CONTEXT_CODES | _CONTENT_CODES | _QUOTA_CODES
+
+
+def _refused(status: int, error: Mapping[str, Any], names: set[str]) -> ProviderError:
+    kind: type[BadRequest] = BadRequest
+    if names & _CONTENT_CODES:
+        kind = ContentRefused
+    elif names & _CONTEXT_CODES:
+        kind = ContextTooLong
+    status = status if status in (413, 422) and kind is BadRequest else 400
+    refused = kind("The provider refuses the request.", status=status)
+    refused.provider_body = error or None
+    if isinstance(message := error.get("message"), str):
+        refused.message = message
+    return refused

@@ -1,0 +1,194 @@
+"""Any server that speaks OpenAI's chat completions: requests and replies pass through as bytes."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from typing import Any, Literal
+
+import httpx
+from pydantic import AnyHttpUrl
+from pydantic_core import from_json
+
+from routing.errors import BadReply, ProviderError, Unauthorized
+from routing.providers.base import Chunk, Credential, Provider, ProviderSettings, Reply, Stream
+from routing.providers.classify import error_object, from_error_in_reply, from_status
+from routing.providers.http import Http, passed_headers, retry_after
+from routing.providers.sse import EventSplitter, ServerSentEvent
+from routing.types import Target
+from routing.wire import ChatRequest, usage_of
+
+DONE = b"data: [DONE]\n\n"
+KEY_HEADER = ("authorization", "Bearer ")
+_EVENT_STREAM = "text/event-stream"
+
+
+class OpenAISettings(ProviderSettings):
+    """`type = "openai"`: OpenAI itself, or any server compatible with it at `base_url`."""
+
+    type: Literal["openai"]
+    base_url: AnyHttpUrl = AnyHttpUrl("https://api.openai.com/v1")
+    stream_usage: bool = True  # ask for usage at a stream's end; false for servers that refuse `stream_options`
+
+
+def build(name: str, settings: OpenAISettings, credential: Credential) -> Provider:
+    base_url = httpx.URL(str(settings.base_url))
+    if base_url.path == "/":
+        base_url = base_url.copy_with(path="/v1")  # where every compatible server has it
+    url = httpx.URL(str(base_url).rstrip("/") + "/chat/completions")
+    return OpenAIProvider(name, credential, lambda _: url, stream_usage=settings.stream_usage)
+
+
+class OpenAIProvider(Provider):
+    """`chat_url` says where a target's requests go; that and the credential are all that Azure does differently."""
+
+    def __init__(
+        self, name: str, credential: Credential, chat_url: Callable[[Target], httpx.URL], *, stream_usage: bool = True
+    ) -> None:
+        self.name = name
+        self._credential = credential
+        self._chat_url = chat_url
+        self._stream_usage = stream_usage
+        self._http = Http()
+
+    async def chat(self, target: Target, request: ChatRequest) -> Reply:
+        response = await self._post(target, request.payload(target.model))
+        body = await self._http.read(response)
+        fields = _completion(body)
+        return Reply(body, usage_of(fields), _text(fields.get("model")), passed_headers(response.headers))
+
+    async def stream(self, target: Target, request: ChatRequest) -> Stream:
+        hide_usage = self._stream_usage and not request.wants_usage
+        response = await self._post(target, request.payload(target.model, ask_usage=self._stream_usage))
+        if not response.headers.get("content-type", _EVENT_STREAM).startswith(_EVENT_STREAM):
+            _completion(await self._http.read(response))  # raises when it is an error, which tells more than what follows
+            raise BadReply("The provider answered a streamed request in one piece.")
+        return OpenAIStream(self._http, response, hide_usage=hide_usage)
+
+    async def aclose(self) -> None:
+        await self._http.aclose()
+
+    async def _post(self, target: Target, body: bytes) -> httpx.Response:
+        response = await self._http.post(self._chat_url(target), await self._credential.headers(), body)
+        if response.status_code == 200:
+            return response
+        error = error_object(await self._http.read(response))
+        failure = from_status(response.status_code, error, retry_after(response.headers))
+        if isinstance(failure, Unauthorized):
+            self._credential.renew()
+        raise failure
+
+
+class OpenAIStream(Stream):
+    """A stream of chunks. Each read from the provider becomes one `Chunk`, however many events it holds."""
+
+    def __init__(self, http: Http, response: httpx.Response, *, hide_usage: bool) -> None:
+        self.headers: Mapping[str, str] = passed_headers(response.headers)
+        self._http, self._response, self._hide_usage = http, response, hide_usage
+        self._begun: set[int] = set()  # indexes of the choices that have said something
+        self._finished: set[int] = set()
+        self._done = False
+
+    async def __aiter__(self) -> AsyncIterator[Chunk]:
+        splitter = EventSplitter()
+        async for piece in self._http.pieces(self._response):
+            chunks, failure = self._read(splitter.feed(piece))
+            if chunks:
+                yield _merged(chunks)
+            if failure:
+                raise failure
+        chunks, failure = self._read(splitter.rest())
+        if failure or not self._finished or self._begun - self._finished:
+            raise failure or BadReply("The provider's stream ended before the answer did.")
+        if chunks or not self._done:
+            yield _merged([*chunks, *([] if self._done else [Chunk(DONE)])])
+
+    async def aclose(self) -> None:
+        await self._response.aclose()
+
+    def _read(self, events: Iterable[ServerSentEvent]) -> tuple[list[Chunk], ProviderError | None]:
+        """What the events say, and the failure that ended them: what came before it is still to be delivered."""
+        chunks: list[Chunk] = []
+        try:
+            for event in events:
+                if not self._done and (chunk := self._chunk(event)):
+                    chunks.append(chunk)
+        except ProviderError as failure:
+            return chunks, failure
+        return chunks, None
+
+    def _chunk(self, event: ServerSentEvent) -> Chunk | None:
+        """None for what the caller has no use for: a comment, or the usage that only we asked for."""
+        if event.data is None:
+            return None
+        if event.data.strip() == b"[DONE]":
+            self._done = True
+            return Chunk(DONE)
+        fields = _object(event.data)
+        if error := fields.get("error"):
+            raise from_error_in_reply(error if isinstance(error, dict) else {})
+        choices = fields.get("choices")
+        usage = usage_of(fields)
+        if self._hide_usage and usage and not choices:
+            return Chunk(b"", usage=usage)
+        tokens, finished = self._follow(choices if isinstance(choices, list) else [])
+        return Chunk(event.raw, tokens > 0 or finished, tokens, usage, _text(fields.get("model")))
+
+    def _follow(self, choices: list[Any]) -> tuple[int, bool]:
+        """How many choices said something in this event, and whether one of them finished."""
+        tokens, finished = 0, False
+        for choice in choices:
+            if not isinstance(choice, dict):
+                raise BadReply("The provider sent a choice that is not an object.")
+            index = choice.get("index", 0)
+            if _says_something(choice.get("delta")):
+                self._begun.add(index)
+                tokens += 1
+            if choice.get("finish_reason"):
+                self._finished.add(index)
+                finished = True
+        return tokens, finished
+
+
+def _merged(chunks: list[Chunk]) -> Chunk:
+    if len(chunks) == 1:
+        return chunks[0]
+    usages = [chunk.usage for chunk in chunks if chunk.usage]
+    return Chunk(
+        data=b"".join(chunk.data for chunk in chunks),
+        meaningful=any(chunk.meaningful for chunk in chunks),
+        tokens=sum(chunk.tokens for chunk in chunks),
+        usage=usages[-1] if usages else None,
+        model=next((chunk.model for chunk in chunks if chunk.model), None),
+    )
+
+
+_CONTENT = ("content", "tool_calls", "refusal", "reasoning_content", "reasoning", "function_call", "audio")
+
+
+def _says_something(delta: Any) -> bool:
+    return isinstance(delta, dict) and any(delta.get(name) for name in _CONTENT)
+
+
+def _completion(body: bytes) -> dict[str, Any]:
+    """A whole reply that holds an answer. Raises what an error inside it means, or BadReply."""
+    fields = _object(body)
+    if error := fields.get("error"):
+        raise from_error_in_reply(error if isinstance(error, dict) else {})
+    choices = fields.get("choices")
+    if not isinstance(choices, list) or not choices:
+        raise BadReply("The provider's reply holds no answer.")
+    return fields
+
+
+def _object(data: bytes) -> dict[str, Any]:
+    try:
+        fields = from_json(data)
+    except ValueError:
+        raise BadReply("The provider sent something that is not JSON.") from None
+    if not isinstance(fields, dict):
+        raise BadReply("The provider sent something that is not an object.")
+    return fields
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) else None

@@ -1,0 +1,209 @@
+"""What travels over HTTP: the OpenAI chat protocol, checked only as deep as the router reads.
+
+Unknown fields pass through: a request keeps the mapping it was parsed into, and `payload` hands that on.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, PrivateAttr, Tag, ValidationError
+from pydantic_core import PydanticCustomError, from_json, to_json
+
+from routing.errors import InvalidRequest
+from routing.types import TASK_KINDS, Feature, TaskKind, Usage
+
+T = TypeVar("T")
+MessageRole = Literal["system", "developer", "user", "assistant", "tool", "function"]
+_TAGS = frozenset({"text-content", "part-content"})
+_LARGEST_ECHO = 100  # characters of a caller's value that an error message repeats
+
+
+class Wire(BaseModel):
+    """Open to fields we do not know, and never changed after parsing."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", strict=True, hide_input_in_errors=True)
+
+
+class ImageUrl(Wire):
+    url: str
+
+
+class Part(Wire):
+    """One piece of a message's content. Kinds that are unknown here are the provider's affair."""
+
+    type: str
+    text: str | None = None
+    image_url: ImageUrl | None = None
+
+
+def _content_tag(value: Any) -> str | None:
+    if isinstance(value, str):
+        return "text-content"
+    return "part-content" if isinstance(value, list) else None
+
+
+Content = Annotated[
+    Annotated[str, Tag("text-content")] | Annotated[list[Part], Tag("part-content")],
+    Discriminator(
+        _content_tag,
+        custom_error_type="content_type",
+        custom_error_message="Input should be a string or an array of content parts",
+    ),
+]
+
+
+class Message(Wire):
+    role: MessageRole
+    content: Content | None = None
+
+
+class StreamOptions(Wire):
+    include_usage: bool | None = None
+
+
+class ResponseFormat(Wire):
+    type: str
+
+
+def task_kind(value: Any) -> TaskKind:
+    """A task label as callers write it, `code_generation` or `CodeGeneration`; an unknown one lists the ten."""
+    name = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", value.strip()).lower() if isinstance(value, str) else ""
+    for kind in TASK_KINDS:
+        if kind == name:
+            return kind
+    raise PydanticCustomError("task_kind", "Unknown task; tasks are {kinds}", {"kinds": ", ".join(TASK_KINDS)})
+
+
+class Hints(BaseModel):
+    """The `router` object of a request: wishes and ceilings for this one request. Unknown keys are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, hide_input_in_errors=True)
+
+    task: Annotated[TaskKind, BeforeValidator(task_kind)] | None = None
+    strategy: Literal["task", "cost", "speed"] | None = None
+    only: list[str] | None = Field(default=None, min_length=1)
+    deny: list[str] | None = None
+
+
+class ChatRequest(Wire):
+    """`POST /v1/chat/completions`."""
+
+    model: str = Field(min_length=1)
+    messages: list[Message] = Field(min_length=1)
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    tools: list[Any] | None = None
+    response_format: ResponseFormat | None = None
+    max_tokens: int | None = Field(default=None, ge=1)
+    max_completion_tokens: int | None = Field(default=None, ge=1)
+    metadata: dict[str, Any] | None = None
+    router: Hints | None = None
+
+    _fields: dict[str, Any] = PrivateAttr(default_factory=dict)
+
+    @classmethod
+    def parse(cls, body: bytes) -> ChatRequest:
+        """Raises InvalidRequest that names the place: line and column, or a path such as `messages[2].content`."""
+        fields = parse_object(body)
+        request = validated(cls.model_validate, fields)
+        request._fields = fields  # noqa: SLF001 - the one place that fills it
+        return request
+
+    @property
+    def output_limit(self) -> int | None:
+        """The most output tokens the caller asks for."""
+        return self.max_completion_tokens or self.max_tokens
+
+    @property
+    def wants_usage(self) -> bool:
+        """Whether the caller asked for the usage chunk at a stream's end."""
+        return bool(self.stream_options and self.stream_options.include_usage)
+
+    def needs(self) -> frozenset[Feature]:
+        """The features a target must have to answer this request."""
+        needed: set[Feature] = set()
+        if self.tools:
+            needed.add("tools")
+        if self.response_format and self.response_format.type == "json_schema":
+            needed.add("json_schema")
+        for message in self.messages:
+            if isinstance(message.content, list):
+                needed.update(_PART_NEEDS[part.type] for part in message.content if part.type in _PART_NEEDS)
+        return frozenset(needed)
+
+    def payload(self, model: str, *, ask_usage: bool = False) -> bytes:
+        """The caller's body for a provider: `model` replaced, our own `router` object taken out, the rest as it came.
+
+        `ask_usage` makes a stream end with its usage, which the router needs even when the caller does not ask.
+        """
+        fields = {**self._fields, "model": model}
+        fields.pop("router", None)
+        if ask_usage:
+            fields["stream_options"] = {**(fields.get("stream_options") or {}), "include_usage": True}
+        return to_json(fields)
+
+
+_PART_NEEDS: Mapping[str, Feature] = {"image_url": "vision", "input_audio": "audio"}
+
+
+class TokenDetails(Wire):
+    cached_tokens: int | None = None
+    reasoning_tokens: int | None = None
+
+
+class WireUsage(Wire):
+    """A reply's `usage` object."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    prompt_tokens_details: TokenDetails | None = None
+    completion_tokens_details: TokenDetails | None = None
+
+
+def usage_of(reply: Mapping[str, Any]) -> Usage | None:
+    """The usage a reply or chunk reports; None when it reports none or one that cannot be read."""
+    found = reply.get("usage")
+    if not isinstance(found, dict):
+        return None
+    try:
+        usage = WireUsage.model_validate(found)
+    except ValidationError:
+        return None
+    cached = usage.prompt_tokens_details.cached_tokens if usage.prompt_tokens_details else 0
+    reasoning = usage.completion_tokens_details.reasoning_tokens if usage.completion_tokens_details else 0
+    return Usage(usage.prompt_tokens, usage.completion_tokens, cached or 0, reasoning or 0)
+
+
+def parse_object(body: bytes) -> dict[str, Any]:
+    """A request body as a mapping. Raises InvalidRequest with line and column."""
+    try:
+        fields = from_json(body, allow_inf_nan=False)
+    except ValueError as error:
+        raise InvalidRequest(f"The body is not valid JSON: {error}.", code="invalid_json") from None
+    if not isinstance(fields, dict):
+        raise InvalidRequest("The body must be a JSON object.", code="invalid_json")
+    return fields
+
+
+def validated(check: Callable[[Any], T], value: Any) -> T:
+    """`check(value)`, with the first violation raised as InvalidRequest whose `param` is the path."""
+    try:
+        return check(value)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        path = path_of(first["loc"])
+        raise InvalidRequest(f"{path}: {first['msg']}.", param=path) from None
+
+
+def path_of(location: tuple[int | str, ...]) -> str:
+    """A pydantic location as people write it: `messages[2].content`."""
+    path = ""
+    for step in location:
+        if isinstance(step, int):
+            path += f"[{step}]"
+        elif step not in _TAGS:
+            path += f".{step}" if path else str(step)
+    return path[:_LARGEST_ECHO]
