@@ -3,7 +3,7 @@
 import azure.functions as func
 from azurefunctions.extensions.http.fastapi import Request, Response
 
-from routing import api
+from routing import api, status
 
 app = func.FunctionApp(http_auth_level=func.AuthLevel.ANONYMOUS)  # callers are ours to check: clients send Bearer keys
 
@@ -36,6 +36,18 @@ async def health(req: Request) -> Response:
 @app.route(route="ready", methods=["GET"])
 async def ready(req: Request) -> Response:
     return await api.ready(req)
+
+
+@app.function_name("router_status")
+@app.route(route="v1/router/status", methods=["GET"])
+async def router_status(req: Request) -> Response:
+    return await status.status(req)
+
+
+@app.function_name("breaker_order")
+@app.route(route="v1/router/breakers/{target}", methods=["POST"])
+async def breaker_order(req: Request) -> Response:
+    return await status.order(req)
 
 
 @app.function_name("unknown")

@@ -1,9 +1,9 @@
 """Stand-in providers on loopback that speak the real wire formats and go wrong on demand.
 
 In a test: `async with serve("openai") as standin`. For people: `python -m local.providers --openai 8101 --azure 8102`.
-Each answers GET, PUT and DELETE at /_standin: what it saw, how it shall behave (fields of `Behaviour`, and `queue`, a list
-of faults for the coming requests), and start anew. A single request asks for a fault in the header `x-standin` or the body
-field `standin`: `{"kind": "cut", "after": 3}`, for one stand-in of several with `"at": "openai"`.
+Each answers GET, PUT and DELETE at /_standin: what it saw, how it shall behave (fields of `Behaviour`, and `queue`, a
+list of faults for the coming requests), and start anew. A single request asks for a fault in the header `x-standin` or
+the body field `standin`: `{"kind": "cut", "after": 3}`, for one stand-in of several with `"at": "openai"`.
 """
 
 from __future__ import annotations

@@ -79,7 +79,7 @@ def parse_queue(document: object) -> tuple[Fault | None, ...]:
 
 
 def changed(behaviour: Behaviour, document: object) -> Behaviour:
-    """`behaviour` with the fields that `document` names; a bare fault is read as `{"fault": fault}`. Raises ValueError."""
+    """`behaviour` with the fields that `document` names, a bare fault being its `fault`. Raises ValueError."""
     given = _object(document, "standin")
     if "kind" in given:
         given = {"fault": given}

@@ -8,6 +8,7 @@ import struct
 import time
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import parse_qsl
 
 from starlette.types import Receive, Scope, Send
 
@@ -54,16 +55,12 @@ def _asked(standin: StandIn, scope: Scope, body: bytes) -> Asked:
         standin=standin.name,
         method=scope["method"],
         path=scope["path"],
-        query=_query(scope["query_string"].decode("latin-1")),
+        query=dict(parse_qsl(scope["query_string"].decode("latin-1"))),
         params=scope.get("path_params", {}),
         headers={name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]},
         body=body,
         document=document if isinstance(document, dict) else None,
     )
-
-
-def _query(text: str) -> dict[str, str]:
-    return dict(pair.partition("=")[::2] for pair in text.split("&")) if text else {}
 
 
 class Exchange:
@@ -88,15 +85,14 @@ class Exchange:
             self._task.uncancel()
         finally:
             watcher.cancel()
+            self.standin.forget()
 
     async def _watch(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":
             pass
         self._gone.set()
         if self.record.finished_at is None and self._task is not None:
-            self.record.cancelled_at = time.monotonic()
-            self.standin.left += 1
-            self.standin.tell()
+            self.standin.cancel(self.record)
             self._task.cancel()
 
     async def _play(self, operation: Operation) -> None:
@@ -153,9 +149,9 @@ class Exchange:
             await self._send({"type": "http.response.body", "body": answer.body[:half], "more_body": True})
             if await self._strike(fault):
                 return
-            self._count()
+            self.standin.delivered_one(self.record)
             return await self._end(answer.body[half:])
-        self._count()
+        self.standin.delivered_one(self.record)
         await self._end(answer.body)
 
     async def _stream(self, stream: Stream, behaviour: Behaviour) -> None:
@@ -182,7 +178,7 @@ class Exchange:
 
     async def _event(self, event: bytes) -> None:
         await self._send({"type": "http.response.body", "body": event, "more_body": True})
-        self._count()
+        self.standin.delivered_one(self.record)
 
     async def _strike(self, fault: Fault) -> bool:
         """Lets a fault strike in the middle of a body; true when nothing can follow it."""
@@ -206,29 +202,19 @@ class Exchange:
         raw = [(name.encode(), value.encode("latin-1", "replace")) for name, value in {**common, **headers}.items()]
         await self._send({"type": "http.response.start", "status": status, "headers": raw})
 
-    def _count(self) -> None:
-        self.record.chunks += 1
-        self.standin.delivered += 1
-        self.standin.tell()
-
-    def _finish(self) -> None:
-        """Said before the last byte goes: the server calls the end of an answer a disconnect too."""
-        self.record.finished_at = time.monotonic()
-        self.standin.finished += 1
-        self.standin.tell()
-
     async def _end(self, body: bytes = b"") -> None:
-        self._finish()
+        """Finishes first and sends then: to the server an answer's end is a disconnect too."""
+        self.standin.finish(self.record)
         await self._send({"type": "http.response.body", "body": body, "more_body": False})
 
     async def _cut(self) -> None:
         """Waits for the connection's end, or the server would complain that the answer has none."""
-        self._finish()
+        self.standin.finish(self.record)
         self._transport.close()
         await self._gone.wait()
 
     async def _reset(self) -> None:
-        self._finish()
+        self.standin.finish(self.record)
         lingering: Any = self._transport.get_extra_info("socket")
         lingering.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self._transport.abort()

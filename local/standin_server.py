@@ -62,8 +62,7 @@ async def _close(state: ServerState) -> None:
     """Ends every connection now; the tasks behind them end as if their callers had left."""
     for connection in list(state.connections):
         connection.transport.abort()
-    while state.connections:
-        await asyncio.sleep(0)
+    await asyncio.sleep(0)  # one turn of the loop, in which every connection hears of its end
     if state.tasks:
         await asyncio.wait(set(state.tasks), timeout=1)
 

@@ -21,6 +21,7 @@ class Recorded:
 
     asked: Asked
     at: float
+    era: int  # which reset it came after
     status: int | None = None
     chunks: int = 0  # events sent, or 1 for an answer in one piece
     finished_at: float | None = None  # answered in full, or broken off by a fault
@@ -49,10 +50,13 @@ class StandIn:
         self.url = ""
         self._first = behaviour
         self._watchers: set[asyncio.Event] = set()
+        self._era = 0
+        self.running = 0  # requests being answered now; a reset does not end them
         self.reset()
 
     def reset(self) -> None:
         """Behaves as at the start and has seen nothing."""
+        self._era += 1
         self.behaviour = self._first
         self.queue: deque[Fault | None] = deque()
         self.asked = self.finished = self.left = self.delivered = 0
@@ -96,10 +100,34 @@ class StandIn:
     def record(self, asked: Asked) -> Recorded:
         """Notes a request."""
         self.asked = asked.number
-        recorded = Recorded(asked, time.monotonic())
+        self.running += 1
+        recorded = Recorded(asked, time.monotonic(), self._era)
         self._kept.append(recorded)
         self.tell()
         return recorded
+
+    def delivered_one(self, record: Recorded) -> None:
+        """Counts an event, or an answer in one piece. News of a request from before a reset moves no counter."""
+        record.chunks += 1
+        self.delivered += record.era == self._era
+        self.tell()
+
+    def finish(self, record: Recorded) -> None:
+        """Notes that nothing more will be sent."""
+        record.finished_at = time.monotonic()
+        self.finished += record.era == self._era
+        self.tell()
+
+    def cancel(self, record: Recorded) -> None:
+        """Notes that the caller left first."""
+        record.cancelled_at = time.monotonic()
+        self.left += record.era == self._era
+        self.tell()
+
+    def forget(self) -> None:
+        """Notes that a request occupies nobody any more."""
+        self.running -= 1
+        self.tell()
 
     def behaviour_for(self, asked: Asked) -> Behaviour:
         """How to behave this time: what the request asks for, else the next of the queue, else as always.
@@ -123,6 +151,7 @@ class StandIn:
             "kind": self.kind,
             "now": time.monotonic(),
             "asked": self.asked,
+            "running": self.running,
             "finished": self.finished,
             "cancelled": self.left,
             "delivered": self.delivered,

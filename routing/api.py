@@ -66,8 +66,8 @@ async def chat(app: App, request: Request, request_id: str) -> Response:
         opening = app.router.open(chat_request, caller, request_id)
         return await _streamed(request, opening, app.config.file.server.keepalive_seconds, request_id)
     answer = await unless_gone(request, app.router.chat(chat_request, caller, request_id))
-    headers = decision_headers(answer.decision, answer.reply.model, answer.overhead_seconds)
-    return _json(answer.reply.body, request_id, {**answer.reply.headers, **headers})
+    headers = decision_headers(answer.decision, answer.reply.model, answer.reply.dropped, answer.overhead_seconds)
+    return json_response(answer.reply.body, request_id, {**answer.reply.headers, **headers})
 
 
 @endpoint
@@ -75,7 +75,7 @@ async def models(app: App, request: Request, request_id: str) -> Response:
     """`GET /v1/models`: every name a request may ask for."""
     await app.callers.authenticate(request.headers)
     listed = [_model(name) for name in sorted(app.config.routes)]
-    return _json(to_json({"object": "list", "data": listed}), request_id)
+    return json_response(to_json({"object": "list", "data": listed}), request_id)
 
 
 @endpoint
@@ -84,7 +84,7 @@ async def model(app: App, request: Request, request_id: str) -> Response:
     await app.callers.authenticate(request.headers)
     name = request.path_params["id"]
     app.config.route(name)
-    return _json(to_json(_model(name)), request_id)
+    return json_response(to_json(_model(name)), request_id)
 
 
 async def health(request: Request) -> Response:
@@ -93,19 +93,20 @@ async def health(request: Request) -> Response:
     try:
         await current()
     except Misconfigured as error:
-        return _json(to_json({"status": "refused", "errors": error.errors}), request_id, status=503)
-    return _json(to_json({"status": "ok"}), request_id)
+        return json_response(to_json({"status": "refused", "errors": error.errors}), request_id, status=503)
+    return json_response(to_json({"status": "ok"}), request_id)
 
 
 @endpoint
 async def ready(app: App, request: Request, request_id: str) -> Response:
     """`GET /ready`: 200 when at least one target of every route may be asked now."""
-    refused = app.health.refusals()
     shut = sorted(
-        name for name, route in app.config.routes.items() if all(target.name in refused for target in route.targets)
+        name
+        for name, route in app.config.routes.items()
+        if all(app.health.refusal(target.name) for target in route.targets)
     )
     body = {"status": "unavailable" if shut else "ready", "unavailable_routes": shut}
-    return _json(to_json(body), request_id, status=503 if shut else 200)
+    return json_response(to_json(body), request_id, status=503 if shut else 200)
 
 
 async def not_found(request: Request) -> Response:
@@ -144,8 +145,9 @@ async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
 async def _wait(request: Request, task: asyncio.Future[T], seconds: float | None) -> bool:
     """True when the task is done or the time is up; False when the caller left, which cancels the task."""
     gone = asyncio.ensure_future(_gone(request))
+    either: set[asyncio.Future[Any]] = {task, gone}
     try:
-        await asyncio.wait({task, gone}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(either, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
         left = gone.done() and not task.done()
     except BaseException:
         _abandon(task)
@@ -172,7 +174,10 @@ async def _streamed(
     if not task.done():
         return EventStream(LateRelay(task, request_id), {"x-request-id": request_id}, keepalive_seconds)
     answer = task.result()
-    headers = {**answer.headers, **decision_headers(answer.decision, answer.model, answer.overhead_seconds)}
+    headers = {
+        **answer.headers,
+        **decision_headers(answer.decision, answer.model, answer.dropped, answer.overhead_seconds),
+    }
     clean = {name: _header(value) for name, value in headers.items()}
     return EventStream(answer.relay, {**clean, "x-request-id": request_id}, keepalive_seconds)
 
@@ -265,7 +270,9 @@ def _leave_result(work: asyncio.Future[Any]) -> None:
         result.relay.leave()
 
 
-def decision_headers(decision: Decision, model: str | None, overhead_seconds: float) -> dict[str, str]:
+def decision_headers(
+    decision: Decision, model: str | None, dropped: tuple[str, ...], overhead_seconds: float
+) -> dict[str, str]:
     """The decision in short, on every answer."""
     headers = {
         "x-router-target": decision.target or "",
@@ -274,6 +281,7 @@ def decision_headers(decision: Decision, model: str | None, overhead_seconds: fl
         "x-router-strategy": decision.plan.strategy,
         "x-router-attempts": str(len(decision.attempts) + 1),
         "x-router-decision-id": decision.id,
+        "x-router-dropped": ", ".join(dropped),
         "x-router-overhead-ms": f"{overhead_seconds * 1000:.2f}",
     }
     return {name: value for name, value in headers.items() if value}
@@ -291,10 +299,13 @@ def error_response(error: RouterError, request_id: str) -> Response:
     if isinstance(error, RunError):
         headers["x-router-attempts"] = str(len(error.attempts))
         body["router"] = {"attempts": [asdict(attempt) for attempt in error.attempts]}
-    return _json(to_json(body), request_id, headers, status=error.status)
+    return json_response(to_json(body), request_id, headers, status=error.status)
 
 
-def _json(body: bytes, request_id: str, headers: Mapping[str, str] | None = None, *, status: int = 200) -> Response:
+def json_response(
+    body: bytes, request_id: str, headers: Mapping[str, str] | None = None, *, status: int = 200
+) -> Response:
+    """JSON that is written already, with clean headers."""
     clean = {name: _header(value) for name, value in (headers or {}).items()}
     return Response(body, status, {**clean, "x-request-id": request_id}, media_type="application/json")
 

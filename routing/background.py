@@ -1,4 +1,4 @@
-"""Work that nobody waits for: kept referenced until it is done, its failures logged, awaited at the end of the process."""
+"""Work that nobody waits for: referenced until it is done, its failures logged, awaited when the process ends."""
 
 from __future__ import annotations
 

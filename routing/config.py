@@ -14,7 +14,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
+from routing.breaker_state import BreakerSettings
 from routing.errors import Misconfigured, UnknownModel
+from routing.keeper import HealthSettings
 from routing.providers.azure_openai import AzureOpenAISettings
 from routing.providers.ollama import OllamaSettings
 from routing.providers.openai import OpenAISettings
@@ -48,7 +50,8 @@ class TargetSettings(Settings):
     supports: list[Feature] = ["tools", "json_schema"]
     price: PriceSettings | None = None
     quality: dict[TaskKind | Literal["default"], Share] = {}
-    weight: float = Field(default=1.0, gt=0, allow_inf_nan=False)
+    weight: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    breaker: BreakerSettings | None = None  # left out: the file's own [breaker]
 
 
 class FallbackSettings(Settings):
@@ -90,6 +93,8 @@ class RoutesFile(Settings):
     """The whole file."""
 
     server: ServerSettings = ServerSettings()
+    breaker: BreakerSettings = BreakerSettings()
+    health: HealthSettings = HealthSettings()
     providers: dict[Name, AnyProvider] = {}
     targets: dict[Name, TargetSettings] = {}
     routes: dict[Name, RouteSettings] = {}
@@ -132,7 +137,10 @@ class Config:
 
 
 def load(path: Path, environment: Mapping[str, str]) -> Config:
-    """Reads and checks the file; `environment` fills in addresses written as `env:NAME`. Raises Misconfigured with every error found."""
+    """Reads and checks the file. Addresses written `env:NAME` come from `environment`.
+
+    Raises Misconfigured with every error found.
+    """
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

@@ -152,7 +152,7 @@ class LimitExceeded(CallerError):
 
 
 class ProviderError(RouterError):
-    """One attempt's failure. The message is ours; the provider's own text is kept only where it is the caller's affair."""
+    """One attempt's failure. The message is ours; the provider's own text stays only where it is the caller's."""
 
     status = 502
     type = "provider_error"

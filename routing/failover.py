@@ -25,7 +25,7 @@ Call = Callable[[Target], Awaitable[T]]
 class Gate(Protocol):
     """The breakers, as the loop sees them. Neither call waits."""
 
-    def admit(self, target: str) -> Ticket | Refused: ...
+    def admit(self, target: str, *, last_resort: bool = False) -> Ticket | Refused: ...
 
     def record(
         self, ticket: Ticket, outcome: Outcome, *, retry_after: float | None = None, error: str | None = None
@@ -93,7 +93,7 @@ async def _ask(
     """Asks one target, again where that may help. None: on to the next."""
     tried = 0
     while True:
-        leave = gate.admit(target.name)
+        leave = gate.admit(target.name, last_resort=not others)
         if isinstance(leave, Refused):
             walk.refused.append(leave)
             return None
@@ -141,9 +141,7 @@ def _next_move(
     )
 
 
-def _note(
-    error: ProviderError, ticket: Ticket, move: retries.Move, gate: Gate, walk: _Walk, seconds: float
-) -> None:
+def _note(error: ProviderError, ticket: Ticket, move: retries.Move, gate: Gate, walk: _Walk, seconds: float) -> None:
     """Tells the breaker, and keeps the attempt."""
     outcome = error.policy.outcome
     if error.policy.again is Again.WITH_NEW_SECRET and isinstance(move, AskAgain):

@@ -1,4 +1,4 @@
-"""A stream on its way from a provider to a caller: the status is held until it says something, the outcome told at its end."""
+"""A stream on its way from provider to caller: held until it says something, its outcome told at its end."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Opened:
 
 
 async def opened(stream: Stream, background: Background) -> Opened:
-    """Reads up to the first meaningful chunk. Raises what the provider did wrong before it, or BadReply when nothing came."""
+    """Reads up to the first meaningful chunk. Raises what went wrong before it, or BadReply when nothing came."""
     result = Opened(stream, aiter(stream))
     try:
         async for chunk in result.rest:

@@ -18,7 +18,7 @@ from routing.providers.base import Provider, Reply
 from routing.relay import Opened, Relay, StreamEnd, opened
 from routing.strategies import by_task, plan
 from routing.types import Caller, Decision, Facts, Outcome, Plan, Refused, Target, Task, Usage
-from routing.wire import ChatRequest
+from routing.wire import ChatRequest, Hints
 
 T = TypeVar("T")
 
@@ -28,7 +28,7 @@ class Health(Gate, Protocol):
 
     def touch(self) -> None: ...
 
-    def refusals(self) -> Mapping[str, Refused]: ...
+    def refusal(self, target: str) -> Refused | None: ...
 
     def observe(
         self, target: str, *, first_token_seconds: float | None, seconds: float, output_tokens: int
@@ -51,6 +51,7 @@ class OpenAnswer:
     relay: Relay
     headers: Mapping[str, str]
     model: str | None
+    dropped: tuple[str, ...]
     decision: Decision
     overhead_seconds: float
 
@@ -111,7 +112,9 @@ class Router:
         )
         model = next((chunk.model for chunk in source.held if chunk.model), None)
         decision = replace(decision, first_token_seconds=first_token)
-        return OpenAnswer(relay, source.stream.headers, model, decision, _overhead(walk, answered))
+        return OpenAnswer(
+            relay, source.stream.headers, model, source.stream.dropped, decision, _overhead(walk, answered)
+        )
 
     def _begin(self, request: ChatRequest, caller: Caller, request_id: str) -> _Walk:
         """Everything before the first call. Raises UnknownModel and InvalidRequest."""
@@ -122,26 +125,21 @@ class Router:
         return _Walk(request, route, decision, request_id, started)
 
     def _plan(self, request: ChatRequest, route: Route) -> Plan:
-        hints = request.router
+        hints = request.router or Hints()
+        _check_names("router.only", hints.only, self.config)
+        _check_names("router.deny", hints.deny, self.config)
         names = [target.name for target in route.targets]
-        _check_names("router.only", hints.only if hints else None, self.config)
-        _check_names("router.deny", hints.deny if hints else None, self.config)
         facts = Facts(
             task=_task(request),
             input_tokens=0,
             output_tokens=request.output_limit or 0,
             needs=request.needs(),
-            breaker=self._health.refusals(),
+            breaker={name: refused for name in names if (refused := self._health.refusal(name))},
+            only=frozenset(hints.only) if hints.only else None,
+            deny=frozenset(hints.deny or ()),
         )
-        return plan(
-            route.name,
-            route.settings.strategy,
-            by_task(route.settings.tasks, names),
-            route.targets,
-            facts,
-            only=hints.only if hints else None,
-            deny=(hints.deny or ()) if hints else (),
-        )
+        strategy = by_task(route.settings.tasks, names)
+        return plan(route.name, route.settings.strategy, strategy, route.targets, facts)
 
     async def _run(self, walk: _Walk, call: failover.Call[T]) -> Answered[T]:
         settings = walk.route.settings
@@ -188,9 +186,7 @@ class Router:
     ) -> None:
         """What the call says about its target, told at its very end."""
         name = type(error).__name__ if error else None
-        self._health.record(
-            answered.ticket, outcome, retry_after=error.retry_after if error else None, error=name
-        )
+        self._health.record(answered.ticket, outcome, retry_after=error.retry_after if error else None, error=name)
         if outcome is Outcome.OK:
             self._health.observe(
                 answered.target.name,

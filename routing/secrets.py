@@ -1,4 +1,4 @@
-"""Secrets by reference, `env:NAME` or `keyvault:name`: read when first needed, kept for a while, read anew on demand."""
+"""Secrets by reference, `env:NAME` or `keyvault:name`: read when needed, kept for a while, read anew on demand."""
 
 from __future__ import annotations
 

@@ -1,11 +1,15 @@
-"""Which target first: a strategy scores one target at a time, and `plan` ranks, excludes and explains for all of them."""
+"""Which target first: a strategy scores one target at a time; `plan` ranks, excludes and explains them all."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
-from routing.types import Choice, Exclusion, Facts, Plan, Target, TaskKind
+from routing.types import Choice, Estimate, Exclusion, Facts, Plan, Speed, Target, TaskKind
+
+UNKNOWN_QUALITY = 0.75  # of a target whose quality is not stated: good enough for most tasks, not for the hard ones
+UNKNOWN_SPEED = Speed(first_token_seconds=1.0, tokens_per_second=50.0)  # until this instance has seen the target answer
+_TIER = 1e12  # above any cost in micro-USD and any time in seconds: a lower tier never outranks a higher one
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,47 +23,20 @@ class Score:
 Strategy = Callable[[Target, Facts], Score]
 
 
-def plan(
-    route: str,
-    strategy: str,
-    score: Strategy,
-    targets: Sequence[Target],
-    facts: Facts,
-    *,
-    only: Collection[str] | None = None,
-    deny: Collection[str] = (),
-) -> Plan:
+def plan(route: str, strategy: str, score: Strategy, targets: Sequence[Target], facts: Facts) -> Plan:
     """The targets that may be asked, best first (ties: the order given), and why the others may not."""
     choices: list[Choice] = []
     exclusions: list[Exclusion] = []
     for target in targets:
-        excluded = _exclusion(target, facts, only, deny)
-        if excluded:
-            exclusions.append(excluded)
-        else:
-            scored = score(target, facts)
-            choices.append(Choice(target.name, scored.value, scored.reason))
+        judged = _exclusion(target, facts) or _choice(target, score(target, facts), facts)
+        (exclusions if isinstance(judged, Exclusion) else choices).append(judged)  # type: ignore[arg-type]
     choices.sort(key=lambda choice: -choice.score)
-    return Plan(route, strategy, facts.task, tuple(choices), tuple(exclusions))
-
-
-def _exclusion(
-    target: Target, facts: Facts, only: Collection[str] | None, deny: Collection[str]
-) -> Exclusion | None:
-    """The first hard fact against a target."""
-    if target.name in deny or (only is not None and target.name not in only):
-        return Exclusion(target.name, "denied by the request")
-    if missing := facts.needs - target.supports:
-        return Exclusion(target.name, f"lacks {', '.join(sorted(missing))}")
-    if target.context is not None and facts.input_tokens > target.context:
-        return Exclusion(target.name, f"context of {target.context} tokens is too small for {facts.input_tokens}")
-    if refused := facts.breaker.get(target.name):
-        return Exclusion(target.name, f"breaker: {refused.reason}", refused)
-    return None
+    by_name = {target.name: target for target in targets}
+    return Plan(route, strategy, facts.task, tuple(_shared(choices, by_name, facts.draw)), tuple(exclusions))
 
 
 def by_task(order: Mapping[TaskKind, Sequence[str]], targets: Sequence[str]) -> Strategy:
-    """The route's list for the detected task; targets that are not on it, and tasks without one, in the route's order."""
+    """The route's list for the detected task; targets not on it, and tasks without one, in the route's order."""
 
     def score(target: Target, facts: Facts) -> Score:
         listed = order.get(facts.task.kind, ())
@@ -70,3 +47,123 @@ def by_task(order: Mapping[TaskKind, Sequence[str]], targets: Sequence[str]) -> 
         return Score(-place / len(targets), f"number {place + 1} of the route")
 
     return score
+
+
+def by_cost(target: Target, facts: Facts) -> Score:
+    """The cheapest whose quality for the task reaches the minimum; then the others; an unknown price comes last."""
+    estimate = facts.cost.get(target.name)
+    if estimate is None:
+        return Score(-2 * _TIER, "price unknown")
+    quality = quality_of(target, facts.task.kind)
+    told = f"{estimate.expected / 1e6:.6f} USD expected, quality {quality:.2f}"
+    if quality < facts.minimum_quality:
+        return Score(-_TIER - estimate.expected, f"{told} is below {facts.minimum_quality:.2f}")
+    return Score(-estimate.expected, told)
+
+
+def by_speed(target: Target, facts: Facts) -> Score:
+    """The shortest expected time; who is likely to miss the request's `max_latency_ms` comes after the others."""
+    seconds = expected_seconds(target, facts)
+    told = f"{seconds:.2f} s expected" + ("" if target.name in facts.speed else ", not seen yet")
+    if facts.explore == target.name:
+        return Score(_TIER, f"{told}; its turn to be tried")
+    first = facts.speed.get(target.name, UNKNOWN_SPEED).first_token_seconds
+    if facts.max_latency is not None and first > facts.max_latency:
+        return Score(-_TIER - seconds, f"{told}; first token after {first:.2f} s is late")
+    return Score(-seconds, told)
+
+
+def expected_seconds(target: Target, facts: Facts) -> float:
+    """Seconds from the request to the end of the expected answer."""
+    speed = facts.speed.get(target.name, UNKNOWN_SPEED)
+    return speed.first_token_seconds + facts.output_tokens / max(speed.tokens_per_second, 0.1)
+
+
+def quality_of(target: Target, kind: TaskKind) -> float:
+    """How well the target does this task, 0..1, as the routes file states it."""
+    return target.quality.get(kind, target.quality.get("default", UNKNOWN_QUALITY))
+
+
+def _exclusion(target: Target, facts: Facts) -> Exclusion | None:
+    """The first hard fact against a target."""
+    if reason := _unsuitable(target, facts) or _too_expensive(target, facts):
+        return Exclusion(target.name, reason)
+    if refused := facts.breaker.get(target.name):
+        return Exclusion(target.name, f"breaker: {refused.reason}", refused)
+    return None
+
+
+def _unsuitable(target: Target, facts: Facts) -> str | None:
+    if target.name in facts.deny or (facts.only is not None and target.name not in facts.only):
+        return "denied by the request"
+    if missing := facts.needs - target.supports:
+        return f"lacks {', '.join(sorted(missing))}"
+    if target.context is not None and facts.input_tokens > target.context:
+        return f"context of {target.context} tokens is too small for {facts.input_tokens}"
+    if facts.strict_quality and (quality := quality_of(target, facts.task.kind)) < facts.minimum_quality:
+        return f"quality {quality:.2f} is below the request's {facts.minimum_quality:.2f}"
+    return None
+
+
+def _too_expensive(target: Target, facts: Facts) -> str | None:
+    if facts.max_cost is None:
+        return None
+    estimate = facts.cost.get(target.name)
+    if estimate is None:
+        return "over the ceiling: its price is unknown"
+    if estimate.expected > facts.max_cost:
+        return f"over the ceiling: {estimate.expected / 1e6:.6f} USD expected of {facts.max_cost / 1e6:.6f}"
+    return None
+
+
+def _choice(target: Target, score: Score, facts: Facts) -> Choice:
+    estimate = facts.cost.get(target.name)
+    return Choice(
+        target=target.name,
+        score=score.value,
+        reason=score.reason,
+        output_limit=_affordable(estimate, target, facts),
+        cost=estimate,
+        seconds=expected_seconds(target, facts) if target.name in facts.speed else None,
+    )
+
+
+def _affordable(estimate: Estimate | None, target: Target, facts: Facts) -> int | None:
+    """The output tokens that the request's ceiling allows; None when what is asked for stays below it anyway."""
+    if estimate is None or facts.max_cost is None or estimate.per_output_token <= 0:
+        return None
+    tokens = int((facts.max_cost - estimate.input) / estimate.per_output_token)
+    asked = min((limit for limit in (facts.output_limit, target.max_output) if limit), default=None)
+    return None if asked is not None and asked <= tokens else max(1, tokens)
+
+
+def _shared(choices: list[Choice], targets: Mapping[str, Target], draw: float) -> list[Choice]:
+    """Among neighbours of one model that state a weight, the first place goes by weight; the others keep theirs."""
+    ranked: list[Choice] = []
+    while choices:
+        group = _equals(choices, targets)
+        choices = choices[len(group) :]
+        first = _drawn(group, targets, draw) if len(group) > 1 else group[0]
+        ranked += [replace(first, score=group[0].score), *(choice for choice in group if choice is not first)]
+    return ranked
+
+
+def _equals(choices: Sequence[Choice], targets: Mapping[str, Target]) -> list[Choice]:
+    leader = targets[choices[0].target]
+    group = [choices[0]]
+    for choice in choices[1:]:
+        target = targets[choice.target]
+        if leader.weight is None or target.weight is None or target.model != leader.model:
+            break
+        group.append(choice)
+    return group
+
+
+def _drawn(group: Sequence[Choice], targets: Mapping[str, Target], draw: float) -> Choice:
+    weights = [targets[choice.target].weight or 0.0 for choice in group]
+    mark = draw * sum(weights)
+    for choice, weight in zip(group, weights, strict=True):
+        mark -= weight
+        if mark < 0:
+            return replace(choice, reason=f"{choice.reason}; drawn by weight")
+    return group[-1]

@@ -65,7 +65,7 @@ class Target:
     supports: frozenset[Feature] = frozenset()
     price: Price | None = None
     quality: Mapping[str, float] = field(default_factory=dict)  # task kind or "default" -> 0..1
-    weight: float = 1.0
+    weight: float | None = None  # share of the requests among targets of the same model; None: never shares
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,15 +104,34 @@ class Refused:
 
 
 @dataclass(frozen=True, slots=True)
+class Estimate:
+    """What one request would cost at one target, in micro-USD."""
+
+    expected: float
+    input: float  # of it, for what is sent
+    per_output_token: float
+
+
+@dataclass(frozen=True, slots=True)
 class Facts:
     """All that a strategy may judge by, frozen for one request."""
 
     task: Task
     input_tokens: int  # estimated
-    output_tokens: int  # expected for the task, or asked for
+    output_tokens: int  # expected for the task
+    output_limit: int | None = None  # the caller's own
     needs: frozenset[Feature] = frozenset()
     speed: Mapping[str, Speed] = field(default_factory=dict)  # target -> Speed, where there is one
     breaker: Mapping[str, Refused] = field(default_factory=dict)  # target -> why it may not be asked now
+    cost: Mapping[str, Estimate] = field(default_factory=dict)  # target -> Estimate, where the price is known
+    minimum_quality: float = 0.0
+    strict_quality: bool = False  # the caller's own minimum: who does not reach it is not asked at all
+    max_cost: float | None = None  # micro-USD for the whole request in the worst case
+    max_latency: float | None = None  # seconds to the first token
+    only: frozenset[str] | None = None
+    deny: frozenset[str] = frozenset()
+    explore: str | None = None  # the target whose turn it is to be tried anew
+    draw: float = 0.0  # 0..1, drawn once a request: who of equals goes first
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +141,9 @@ class Choice:
     target: str
     score: float
     reason: str
+    output_limit: int | None = None  # to be imposed, so that the request's ceiling holds
+    cost: Estimate | None = None
+    seconds: float | None = None  # expected, where the speed is known
 
 
 @dataclass(frozen=True, slots=True)

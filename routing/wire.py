@@ -109,8 +109,13 @@ class ChatRequest(Wire):
         """Raises InvalidRequest that names the place: line and column, or a path such as `messages[2].content`."""
         fields = parse_object(body)
         request = validated(cls.model_validate, fields)
-        request._fields = fields  # noqa: SLF001 - the one place that fills it
+        request._fields = fields
         return request
+
+    @property
+    def fields(self) -> Mapping[str, Any]:
+        """The request as it came, every field of it. Not to be changed."""
+        return self._fields
 
     @property
     def output_limit(self) -> int | None:

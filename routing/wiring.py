@@ -1,10 +1,9 @@
-"""Builds the app, once per process and at the first request: a refused configuration must be shown, not crash the import."""
+"""Builds the app, once per process and at the first request: a refused routes file is shown, it crashes nothing."""
 
 from __future__ import annotations
 
 import logging
 import os
-import random
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -12,23 +11,13 @@ from pathlib import Path
 
 from routing import config
 from routing.background import Background
+from routing.breaker_state import BreakerSettings
 from routing.callers import Callers
 from routing.cloud.identity import Identity, IdentityUnavailable
 from routing.cloud.keyvault import KeyVault, VaultUnavailable
 from routing.config import AnyProvider, Config
 from routing.errors import Misconfigured, Unauthorized
-
-class Health:
-    def __init__(self): pass
-    def touch(self): pass
-    def refusals(self): return {}
-    def admit(self, target):
-        from routing.types import Ticket
-        return Ticket(target, 0)
-    def record(self, *a, **k): pass
-    def observe(self, *a, **k): pass
-    async def warm(self): pass
-    async def close(self): pass
+from routing.health import Health
 from routing.providers import azure_openai, ollama, openai
 from routing.providers.azure_openai import AzureOpenAISettings
 from routing.providers.base import Credential, KeyCredential, NoCredential, Provider
@@ -51,6 +40,7 @@ class App:
     health: Health
     providers: Mapping[str, Provider]
     background: Background
+    clock: Callable[[], float] = time.time  # epoch seconds
 
     async def aclose(self) -> None:
         """Lets go of everything, after the work under way."""
@@ -101,10 +91,8 @@ def build(environment: Mapping[str, str]) -> App:
     identity = Identity(environment.get("AZURE_CLIENT_ID"))
     secrets = Secrets(_readers(environment, identity), time.monotonic, SecretSettings())
     background = Background()
-    providers = {
-        name: _provider(name, settings, secrets, identity) for name, settings in loaded.file.providers.items()
-    }
-    health = Health()
+    providers = {name: _provider(name, settings, secrets, identity) for name, settings in loaded.file.providers.items()}
+    health = Health(_breakers(loaded), None, settings=loaded.file.health)
     callers = Callers({who.key: Caller(name, who.role) for name, who in loaded.file.callers.items()}, secrets)
     return App(loaded, Router(loaded, providers, health, background), callers, health, providers, background)
 
@@ -122,6 +110,10 @@ def _readers(environment: Mapping[str, str], identity: Identity) -> dict[str, Re
 
         readers["keyvault"] = read
     return readers
+
+
+def _breakers(loaded: Config) -> dict[str, BreakerSettings]:
+    return {name: target.breaker or loaded.file.breaker for name, target in loaded.file.targets.items()}
 
 
 def _unresolved(loaded: Config, environment: Mapping[str, str]) -> Iterator[str]:
@@ -142,9 +134,7 @@ def _provider(name: str, settings: AnyProvider, secrets: Secrets, identity: Iden
     return openai.build(name, settings, _credential(settings, openai.KEY_HEADER, secrets, identity))
 
 
-def _credential(
-    settings: AnyProvider, header: tuple[str, str], secrets: Secrets, identity: Identity
-) -> Credential:
+def _credential(settings: AnyProvider, header: tuple[str, str], secrets: Secrets, identity: Identity) -> Credential:
     if isinstance(settings, AzureOpenAISettings) and settings.auth == "identity":
         return KeyCredential("authorization", "Bearer ", _token(identity))
     if settings.key is None:

@@ -6,6 +6,7 @@ import asyncio
 import importlib
 import importlib.util
 import os
+import sys
 import threading
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import AsyncExitStack
@@ -58,6 +59,14 @@ def azurite() -> Iterator[str]:
         yield service.connection_string
 
 
+def need_worker_library() -> None:
+    """Skip the test where the worker library cannot be had."""
+    if sys.version_info < (3, 13):
+        pytest.skip("the worker library, azure-functions-runtime, exists for Python 3.13 and later")
+    if importlib.util.find_spec("azure_functions_runtime") is None:
+        unavailable("azure-functions-runtime is not installed (run make setup)")
+
+
 class LoopThread:
     """An event loop in a thread of its own, so that tests may block, as the synchronous SDKs do."""
 
@@ -94,13 +103,11 @@ def local_host(hosts_loop: LoopThread) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def worker_library(hosts_loop: LoopThread) -> Iterator[str]:
     """The function app behind the worker library that runs it in the cloud."""
-    if importlib.util.find_spec("azure_functions_runtime") is None:
-        pytest.skip("the worker library, azure-functions-runtime, exists for Python 3.13 and later")
+    need_worker_library()
     host, stack = WorkerHost(ROOT), AsyncExitStack()
     hosts_loop.run(host.start())
     yield hosts_loop.run(stack.enter_async_context(serving(host, drain_seconds=1)))
     hosts_loop.run(stack.aclose())
-    host.stop()
 
 
 @pytest.fixture(params=["local_host", "worker_library"])

@@ -79,7 +79,7 @@ def test_requests_are_not_written_to_the_access_log_even_when_uvicorn_configures
     worker.quiet_access_log()
     uvicorn.Config(app=lambda: None)
     access_log.handlers = [logging.NullHandler()]
-    access_log.handlers[0].handle = lambda record: written.append(record.getMessage())  # type: ignore[method-assign]
+    access_log.handlers[0].handle = lambda record: written.append(record.getMessage())
     access_log.info("GET /v1/models?code=secret")
     access_log.warning("worth knowing")
     assert written == ["worth knowing"]

@@ -79,8 +79,8 @@ class WorkerHost:
         import azure_functions_runtime as worker
 
         self._worker = worker
-        sys.path[:0] = [] if str(self._directory) in sys.path else [str(self._directory)]
-        worker.start_threadpool_executor()
+        sys.path.insert(0, str(self._directory))
+        sys.modules.pop("function_app", None)  # a FunctionApp gives out its functions only once
         with _captured_web_app() as captured:
             request = SimpleNamespace(capabilities={}, function_app_directory=str(self._directory))
             answer = await worker.worker_init_request(
@@ -95,9 +95,6 @@ class WorkerHost:
         metadata = await worker.functions_metadata_request(SimpleNamespace())
         for function in metadata.function_metadata_results:
             self._add(function)
-
-    def stop(self) -> None:
-        self._worker.stop_threadpool_executor()
 
     def _add(self, function: Any) -> None:
         bindings = [json.loads(binding) for binding in function.raw_bindings]

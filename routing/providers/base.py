@@ -34,6 +34,7 @@ class Credential(ABC):
     async def headers(self) -> Mapping[str, str]:
         """Raises `Unauthorized` when there is no key to be had."""
 
+    @abstractmethod
     def renew(self) -> None:
         """The provider refused what `headers` gave: read the key anew before the next call."""
 
@@ -43,6 +44,9 @@ class NoCredential(Credential):
 
     async def headers(self) -> Mapping[str, str]:
         return {}
+
+    def renew(self) -> None:
+        """There is nothing to renew."""
 
 
 class KeyCredential(Credential):
@@ -68,6 +72,7 @@ class Reply:
     usage: Usage | None = None
     model: str | None = None  # as the provider names what answered
     headers: Mapping[str, str] = field(default_factory=dict)  # of `PASSED_HEADERS`, and `x-upstream-request-id`
+    dropped: tuple[str, ...] = ()  # request fields that the provider's protocol has no place for
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +90,7 @@ class Stream(ABC):
     """An answer that is being written. Ends normally only after a finish; anything else raises `BadReply`."""
 
     headers: Mapping[str, str]
+    dropped: tuple[str, ...] = ()
 
     @abstractmethod
     def __aiter__(self) -> AsyncIterator[Chunk]: ...

@@ -1,6 +1,6 @@
 """A failed reply in OpenAI's shape, turned into the class of `errors` that says what to do about it.
 
-The status decides; the error's `code` and `type` decide only where the status cannot tell. Messages are never looked into.
+The status decides; the error's `code` and `type` only where the status cannot tell. Messages are never looked into.
 Sources: OpenAI "Error codes", Azure OpenAI "Content filtering", Anthropic "Errors".
 """
 

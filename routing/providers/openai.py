@@ -60,7 +60,9 @@ class OpenAIProvider(Provider):
         hide_usage = self._stream_usage and not request.wants_usage
         response = await self._post(target, request.payload(target.model, ask_usage=self._stream_usage))
         if not response.headers.get("content-type", _EVENT_STREAM).startswith(_EVENT_STREAM):
-            _completion(await self._http.read(response))  # raises when it is an error, which tells more than what follows
+            _completion(
+                await self._http.read(response)
+            )  # raises when it is an error, which tells more than what follows
             raise BadReply("The provider answered a streamed request in one piece.")
         return OpenAIStream(self._http, response, hide_usage=hide_usage)
 

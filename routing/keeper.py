@@ -1,0 +1,203 @@
+"""The keeper of the breakers: what to read and write, and when, as plain methods that never wait.
+
+`due` says whether to load now; `loaded`, `saved`, `conflict` and `failed` take the store's answers. Whoever drives it
+(the asyncio loop in `health`, the simulation in `benchmarks`) brings the clock and the randomness.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+from annotated_types import Interval
+
+from routing.breaker_state import Action, Breaker, BreakerSettings
+from routing.documents import Versioned
+from routing.slot import Save, SetAside, Slot, Tell
+from routing.types import Outcome, Refused, Ticket
+
+PATIENT_REFRESH = 5.0  # seconds between two looks of an instance without traffic that still waits for a probe
+
+
+@dataclass(frozen=True)
+class HealthSettings:
+    """How often and how patiently instances share what they know."""
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+
+    refresh_seconds: Annotated[float, Interval(ge=0.05, le=60)] = 1.0
+    publish_seconds: Annotated[float, Interval(ge=0, le=10)] = 0.25
+    idle_seconds: Annotated[float, Interval(ge=0.1, le=3600)] = 10.0
+    store_timeout_seconds: Annotated[float, Interval(ge=0.005, le=10)] = 0.08
+    store_connect_seconds: Annotated[float, Interval(ge=0.005, le=60)] = 2.0
+    store_failures: Annotated[int, Interval(ge=1, le=100)] = 3
+    store_retry_seconds: Annotated[float, Interval(ge=0.05, le=60)] = 1.0
+    max_store_retry_seconds: Annotated[float, Interval(ge=0.05, le=3600)] = 15.0
+
+
+class Keeper:
+    """The breakers of all targets as one instance, named `holder`, knows them.
+
+    `random` gives numbers in [0, 1). `tell` hears of every change. `alone` says that there is no store at all. Times
+    are epoch seconds of the store's clock.
+    """
+
+    def __init__(
+        self,
+        targets: Mapping[str, BreakerSettings],
+        settings: HealthSettings,
+        holder: str,
+        random: Callable[[], float],
+        tell: Tell | None = None,
+        *,
+        alone: bool = False,
+    ) -> None:
+        self._slots = {name: Slot(name, each, holder, random, tell) for name, each in targets.items()}
+        self._settings = settings
+        self._random = random
+        self._alone = alone
+        self._touched_at = -math.inf
+        self._refresh_at = 0.0
+        self._blocked_until = 0.0
+        self._loading = False
+        self._load_failures = 0
+        self._save_failures = 0
+        self.loaded_at: float | None = None
+        self.degraded_since: float | None = None
+
+    @property
+    def unpublished(self) -> bool:
+        """Whether a decision made here is not in the store yet."""
+        return any(slot.unpublished for slot in self._slots.values())
+
+    def touch(self, now: float) -> None:
+        """A request is here: keep looking at the store."""
+        self._touched_at = now
+
+    def state(self, target: str) -> Breaker:
+        """The state as requests see it. Raises KeyError for an unknown target, as the others do."""
+        return self._slots[target].local
+
+    def settings(self, target: str) -> BreakerSettings:
+        """What the target's breaker follows."""
+        return self._slots[target].settings
+
+    def accept(self, target: str, held: Versioned | None, now: float) -> None:
+        """Takes a document that was read or written outside of `loaded`."""
+        self._slots[target].read(held, now)
+
+    def refusal(self, target: str, now: float) -> Refused | None:
+        """Why the target cannot be asked at all; None when `admit` is worth a try."""
+        return self._slots[target].refusal(now)
+
+    def admit(self, target: str, now: float, *, share: float) -> Ticket | Refused:
+        """Leave for one call, from memory. `share` in [0, 1) decides who passes while traffic ramps up."""
+        alone = self._alone or self.degraded_since is not None
+        return self._slots[target].admit(now, share=share, alone=alone)
+
+    def record(
+        self,
+        ticket: Ticket,
+        outcome: Outcome,
+        now: float,
+        *,
+        retry_after: float | None = None,
+        error: str | None = None,
+    ) -> None:
+        """Takes the outcome of one call; `retry_after` in seconds."""
+        within = self._settings.publish_seconds
+        self._slots[ticket.target].record(
+            ticket, outcome, now, publish_within=within, retry_after=retry_after, error=error
+        )
+
+    def order(self, target: str, action: Action | None, by: str, reason: str, until: float | None, now: float) -> None:
+        """An admin's order; None resets the breaker."""
+        self._slots[target].order(action, by, reason, until, now)
+        self.touch(now)
+
+    def next_at(self, now: float) -> float | None:
+        """When `due` may have something to do; None while nothing is to be done before `touch` or an answer."""
+        if self._alone or self._loading or any(slot.saving for slot in self._slots.values()):
+            return None
+        times = [at for slot in self._slots.values() if (at := slot.renew_at()) is not None]
+        if abs(now - self._touched_at) <= self._settings.idle_seconds:
+            times.append(_near(self._refresh_at, now, self._settings.refresh_seconds * 1.1))
+            publish = [slot.publish_at for slot in self._slots.values() if slot.publish_at is not None]
+            times += [_near(at, now, 300.0) for at in publish]
+        elif any(slot.interested(now) for slot in self._slots.values()):
+            times.append(_near((self.loaded_at or 0.0) + PATIENT_REFRESH, now, PATIENT_REFRESH))
+        if not times:
+            return None
+        return max(min(times), _near(self._blocked_until, now, self._settings.max_store_retry_seconds))
+
+    def hurry(self, now: float) -> None:
+        """What is left to do is due now: the process ends."""
+        self.touch(now)
+        self._refresh_at = now
+
+    def due(self, now: float) -> bool:
+        """Whether to load all documents now; if so, `loaded` or `failed` must follow."""
+        at = self.next_at(now)
+        if at is None or now < at:
+            return False
+        for slot in self._slots.values():
+            renew_at = slot.renew_at()
+            if renew_at is not None and now >= renew_at:
+                slot.renew(now)
+        self._loading = True
+        return True
+
+    def loaded(self, documents: Mapping[str, Versioned], now: float) -> list[Save | SetAside]:
+        """Takes what the store holds; returns what to write at once. Each Save must be answered."""
+        self._loading = False
+        self._load_failures = 0
+        self._judge(now)
+        self.loaded_at = now
+        self._refresh_at = now + self._settings.refresh_seconds * (0.9 + 0.2 * self._random())
+        aside = [bad for name, slot in self._slots.items() if (bad := slot.read(documents.get(name), now))]
+        return [*aside, *(save for slot in self._slots.values() if (save := slot.write(now)))]
+
+    def saved(self, target: str, stored: Versioned, now: float) -> None:
+        """The write was done."""
+        self._save_failures = 0
+        self._judge(now)
+        self._slots[target].saved(stored.etag, now)
+
+    def conflict(self, target: str, now: float) -> None:
+        """Another instance wrote first."""
+        self._save_failures = 0
+        self._slots[target].conflict(now)
+
+    def failed(self, now: float, target: str | None = None) -> None:
+        """A load, or the save of `target`, came to nothing, or nobody knows to what."""
+        if target is not None:
+            self._save_failures += 1
+            self._slots[target].failed(now, self._settings.store_retry_seconds)
+        else:
+            self._loading = False
+            self._load_failures += 1
+            self._refresh_at = now + self._settings.refresh_seconds * (0.5 + 0.5 * self._random())
+            self._block(now)
+        self._judge(now)
+
+    def _block(self, now: float) -> None:
+        """The store's own breaker: after some failures in a row it is asked ever more seldom."""
+        beyond = self._load_failures - self._settings.store_failures
+        if beyond >= 0:
+            wait = min(
+                self._settings.store_retry_seconds * 2.0 ** min(beyond, 16), self._settings.max_store_retry_seconds
+            )
+            self._blocked_until = now + wait * (0.5 + 0.5 * self._random())
+
+    def _judge(self, now: float) -> None:
+        if max(self._load_failures, self._save_failures) < self._settings.store_failures:
+            self.degraded_since = None
+        elif self.degraded_since is None:
+            self.degraded_since = now
+
+
+def _near(at: float, now: float, longest: float) -> float:
+    """`at`, unless a clock that jumped back put it further away than it was ever set."""
+    return at if at <= now + longest else now

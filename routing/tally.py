@@ -1,0 +1,63 @@
+"""What was seen lately: outcomes counted in time buckets, and the run of faults since the last success."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+BUCKETS = 12  # per window: memory is bounded and the window's edge is exact to a twelfth
+SKEW = 5.0  # seconds by which two instances' clocks may differ and still be believed
+
+Bucket = tuple[int, int, int]  # (now // width, successes, faults)
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """Counts by bucket, oldest first; `run` holds the times (epoch seconds) of the faults since `last_ok`."""
+
+    buckets: tuple[Bucket, ...] = ()
+    run: tuple[float, ...] = ()
+    last_ok: float = 0.0
+
+    @property
+    def ok(self) -> int:
+        """Successes in all buckets."""
+        return sum(bucket[1] for bucket in self.buckets)
+
+    @property
+    def faults(self) -> int:
+        """Faults in all buckets."""
+        return sum(bucket[2] for bucket in self.buckets)
+
+
+EMPTY = Tally()
+
+
+def one(ok: bool, now: float, window: float) -> Tally:
+    """The tally of a single outcome at `now`, for windows of `window` seconds."""
+    index = int(now * BUCKETS // window)
+    return Tally(((index, 1, 0),), (), now) if ok else Tally(((index, 0, 1),), (now,))
+
+
+def merged(old: Tally, new: Tally, now: float, window: float, longest_run: int) -> Tally:
+    """Both tallies as one, without what left the window, keeping the newest `longest_run` faults of the run.
+
+    At equal times `new` counts as the later one. Times further ahead of `now` than `SKEW` are the work of a clock that
+    has jumped, and are forgotten.
+    """
+    ahead = now + SKEW
+    before = old.last_ok if old.last_ok <= ahead else 0.0
+    after = new.last_ok if new.last_ok <= ahead else 0.0
+    run = [at for at in old.run if after < at <= ahead] + [at for at in new.run if before <= at <= ahead]
+    run.sort()
+    return Tally(_buckets(old, new, now, window), tuple(run[-longest_run:]), max(before, after))
+
+
+def _buckets(old: Tally, new: Tally, now: float, window: float) -> tuple[Bucket, ...]:
+    newest = int((now + SKEW) * BUCKETS // window)
+    oldest = int(now * BUCKETS // window) - BUCKETS
+    sums: dict[int, tuple[int, int]] = {}
+    for index, ok, faults in old.buckets + new.buckets:
+        if oldest < index <= newest:
+            before = sums.get(index, (0, 0))
+            sums[index] = (before[0] + ok, before[1] + faults)
+    return tuple((index, *sums[index]) for index in sorted(sums))

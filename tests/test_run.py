@@ -1,0 +1,159 @@
+"""What `make run` starts: it answers what it tells people to paste, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import httpx
+import psutil
+import pytest
+
+from local import azurite as azurite_service
+from local import processes
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@dataclass(frozen=True)
+class Router:
+    """A started `local.run`: its process, what it started, what it printed, and its address."""
+
+    process: subprocess.Popen[str]
+    children: list[psutil.Process]
+    greeting: str
+
+    @property
+    def url(self) -> str:
+        return re.findall(r"http://127\.0\.0\.1:\d+", self.greeting)[0]
+
+    def pasted(self, first_word: str) -> str:
+        """The greeting from the line that starts with `first_word` to the next empty line."""
+        return self.greeting[self.greeting.index(f"\n{first_word}") :].strip().partition("\n\n")[0]
+
+    def gone(self) -> bool:
+        """Whether the process and everything it started ends within ten seconds."""
+        self.process.wait(10)
+        return not psutil.wait_procs(self.children, timeout=10)[1]
+
+
+def until_the_end(greeting: IO[str]) -> Iterator[str]:
+    for line in greeting:
+        yield line
+        if line.startswith("print("):
+            return
+
+
+@contextmanager
+def running(*options: str, **environment: str) -> Iterator[Router]:
+    command = [sys.executable, "-m", "local.run", "--port", "0", *options]
+    with subprocess.Popen(
+        command, cwd=ROOT, env={**os.environ, **environment}, stdout=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            assert process.stdout is not None
+            greeting = "".join(until_the_end(process.stdout))
+            yield Router(process, psutil.Process(process.pid).children(), greeting)
+        finally:
+            process.terminate()
+
+
+@pytest.fixture(scope="module")
+def router() -> Iterator[Router]:
+    with running() as started:
+        yield started
+
+
+def run(command: list[str] | str, **options: Any) -> str:
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=20, cwd=ROOT, **options).stdout
+
+
+def test_the_curl_line_works_when_pasted(router):
+    answer = run(router.pasted("curl"), shell=True)
+    assert answer.startswith("HTTP/1.1 200")
+    assert '"role":"assistant"' in answer
+
+
+def test_the_openai_example_is_five_lines_and_works_when_pasted(router):
+    example = router.pasted("from openai")
+    assert len(example.splitlines()) == 5
+    assert "Hello" in run([sys.executable, "-c", example])
+
+
+def test_the_development_key_is_the_one_it_prints(router):
+    key = re.findall(r"key +(\S+)", router.greeting)[0]
+    answers = [
+        httpx.get(f"{router.url}/v1/models", headers={"authorization": f"Bearer {given}"}) for given in (key, "wrong")
+    ]
+    assert [answer.status_code for answer in answers] == [200, 401]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL], ids=lambda number: number.name)
+def test_everything_it_started_ends_with_it(number):
+    if number == signal.SIGKILL and sys.platform != "linux":
+        pytest.skip("only Linux tells children that their parent was killed")
+    with running() as router:
+        assert len(router.children) == 1 + (azurite_service.unavailable() is None)
+        router.process.send_signal(number)
+        assert router.gone()
+
+
+def test_without_node_it_says_so_and_keeps_state_in_memory(tmp_path):
+    with running(PATH=str(tmp_path)) as router:
+        assert "in memory, because node is not installed (install nodejs and npm" in router.greeting
+        assert httpx.get(f"{router.url}/health").status_code == 200
+
+
+def test_a_routes_file_of_ones_own_starts_no_stand_ins(tmp_path):
+    routes = tmp_path / "routes.toml"
+    routes.write_text("nonsense = 1\n")
+    with running("--routes", str(routes), PATH=str(tmp_path)) as router:
+        assert router.children == []
+        assert "those of the routes file" in router.greeting
+        assert "nonsense" in httpx.get(f"{router.url}/health").text
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        pytest.param(("--routes", "missing.toml"), "There is no routes file {root}/missing.toml\n", id="routes file"),
+        pytest.param(
+            ("--port", "{port}"),
+            "Port {port} is taken by another process. Choose another one: PORT={next}\n",
+            id="taken port",
+        ),
+    ],
+)
+def test_what_is_in_the_way_is_named_in_one_line(options, message):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        known = {"root": ROOT, "port": port, "next": port + 1}
+        command = [sys.executable, "-m", "local.run", *(option.format(**known) for option in options)]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=20, check=False)
+        assert (done.returncode, done.stderr) == (1, message.format(**known))
+
+
+def test_a_child_that_ends_before_it_listens_is_named():
+    child = processes.spawn([sys.executable, "-c", "raise SystemExit(3)"])
+    with pytest.raises(RuntimeError, match="ended with 3"):
+        processes.wait_for_port(processes.free_port(), child)
+
+
+def test_a_child_that_ignores_the_signal_is_killed():
+    stubborn = "import signal, sys; signal.signal(15, signal.SIG_IGN); sys.stderr.write('x'); signal.pause()"
+    with subprocess.Popen([sys.executable, "-c", stubborn], stderr=subprocess.PIPE, start_new_session=True) as child:
+        assert child.stderr is not None
+        child.stderr.read(1)
+        processes.stop(child, patience=0.05)
+        assert child.returncode == -signal.SIGKILL
