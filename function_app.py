@@ -21,7 +21,7 @@ async def models(req: Request) -> Response:
 
 
 @app.function_name("model")
-@app.route(route="v1/models/{id}", methods=["GET"])
+@app.route(route="v1/models/{*id}", methods=["GET"])
 async def model(req: Request) -> Response:
     return await api.model(req)
 

@@ -204,8 +204,10 @@ class Server(uvicorn.Server):
         self.listening = asyncio.Event()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        self.listening.set()
+        try:
+            await super().startup(sockets)
+        finally:
+            self.listening.set()  # a failure shows where the server's task is awaited
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:

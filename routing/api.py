@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import asdict
 from typing import Any, TypeVar
+from urllib.parse import unquote
 
 from pydantic_core import to_json
 from starlette.requests import ClientDisconnect, Request
@@ -82,7 +83,7 @@ async def models(app: App, request: Request, request_id: str) -> Response:
 async def model(app: App, request: Request, request_id: str) -> Response:
     """`GET /v1/models/{id}`."""
     await app.callers.authenticate(request.headers)
-    name = request.path_params["id"]
+    name = unquote(request.path_params["id"])
     app.config.route(name)
     return json_response(to_json(_model(name)), request_id)
 

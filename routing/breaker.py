@@ -109,7 +109,8 @@ def absorb(state: Breaker, settings: BreakerSettings, news: Tally, now: float, *
         return state
     pooled = _merged(state, settings, news, now)
     if not alarming(pooled, settings):
-        worth = news.faults or state.suspect_since is not None
+        grows = len(pooled.run) > len(state.tally.run) or not sated(state, settings, now)
+        worth = (news.faults and grows) or state.suspect_since is not None
         return replace(state, tally=pooled, suspect_since=None) if worth else state
     since = suspected(state, settings, now)
     if since is None:
@@ -134,6 +135,12 @@ def suspected(state: Breaker, settings: BreakerSettings, now: float) -> float | 
     since = state.suspect_since
     believed = since is not None and since <= now + SKEW
     return since if believed and alarming(_merged(state, settings, EMPTY, now), settings) else None
+
+
+def sated(state: Breaker, settings: BreakerSettings, now: float) -> bool:
+    """Whether the newest bucket holds faults enough: a large fleet's reports are a sample, not a census."""
+    newest = state.tally.buckets[-1] if state.tally.buckets else (0, 0, 0)
+    return newest[0] >= tallies.index_of(now, settings.window_seconds) and newest[2] >= settings.minimum_requests
 
 
 def trip(state: Breaker, settings: BreakerSettings, now: float, jitter: float) -> Breaker:

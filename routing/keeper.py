@@ -86,7 +86,7 @@ class Keeper:
 
     def accept(self, target: str, held: Versioned | None, now: float) -> None:
         """Takes a document that was read or written outside of `loaded`."""
-        self._slots[target].read(held, now)
+        self._slots[target].read(held, now, here=True)
 
     def refusal(self, target: str, now: float) -> Refused | None:
         """Why the target cannot be asked at all; None when `admit` is worth a try."""

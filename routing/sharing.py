@@ -105,9 +105,10 @@ class Sharing:
     async def close(self) -> None:
         """Writes what the others have not heard, if the store lets it, and stops."""
         self._closed = True
+        self._wake.set()
         if self._task and not self._task.done():
+            await asyncio.wait([self._task], timeout=2 * self._settings.store_connect_seconds)
             self._task.cancel()
-            await asyncio.wait([self._task])
         for _ in range(LAST_WRITES):
             if not self._keeper.unpublished or not self._well:
                 break
@@ -121,7 +122,8 @@ class Sharing:
             at = self._keeper.next_at(now)
             if at is None or at > now:
                 await self._sleep(None if at is None else min(at - now, LONGEST_SLEEP))
-            await self.step()
+            if not self._closed:
+                await self.step()
 
     async def _sleep(self, seconds: float | None) -> None:
         self._dozing = seconds is None

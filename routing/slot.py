@@ -140,14 +140,14 @@ class Slot:
         """Whether somebody here waits for the target's probe."""
         return self.local.phase != "closed" and abs(now - self._asked_at) <= self.settings.stale_seconds
 
-    def read(self, held: Versioned | None, now: float) -> SetAside | None:
+    def read(self, held: Versioned | None, now: float, *, here: bool = False) -> SetAside | None:
         """Takes what the store holds; returns a document that nobody can read."""
         etag, bad = held.etag if held else None, None
         if etag != self._etag and not self.saving:
             self._etag, self._untouchable, self.shared = etag, held is not None and held.newer, Breaker()
             if held and not held.newer:
                 bad = self._parse(held)
-            self._take(now, here=False)
+            self._take(now, here=here)
         if self.publish_at is not None and self.publish_at <= now:
             self.publish_at = None
         return bad
@@ -175,7 +175,7 @@ class Slot:
     def conflict(self, now: float) -> None:
         """Another instance wrote first: look again soon, later each time."""
         self._news = self._merged(self._sent, self._news, now)
-        self._later(now, 0.02)
+        self._later(now, 0.05)
 
     def failed(self, now: float, wait: float) -> None:
         """The write came to nothing, or nobody knows to what: its counts are not sent twice."""
@@ -211,8 +211,9 @@ class Slot:
         self.publish_at = at if self.publish_at is None else min(self.publish_at, at)
 
     def _worth_telling(self, outcome: Outcome, now: float) -> bool:
-        """A fault is news until the others suspect the target anyway; then the next ordinary look is soon enough."""
-        return outcome is Outcome.FAULT and breaker.suspected(self.shared, self.settings, now) is None
+        """A fault is urgent until enough of them are known; then the next ordinary look is soon enough."""
+        known = breaker.sated(self.shared, self.settings, now) or breaker.suspected(self.shared, self.settings, now)
+        return outcome is Outcome.FAULT and not known
 
     def _may_claim(self, now: float) -> bool:
         shared, asked = self.shared, abs(now - self._asked_at)

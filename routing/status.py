@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from typing import Annotated, Any, Literal
+from urllib.parse import unquote
 
 from pydantic import Field
 from pydantic_core import to_json
@@ -32,14 +33,14 @@ async def status(app: App, request: Request, request_id: str) -> Response:
     """`GET /v1/router/status`: the health of every target, as this instance sees it."""
     await app.callers.authenticate(request.headers)
     targets = [_view(view, app) for view in app.health.views().values()]
-    return json_response(to_json({"instance": app.health.holder, "targets": targets}), request_id)
+    return json_response(to_json({"targets": targets}), request_id)
 
 
 @endpoint
 async def order(app: App, request: Request, request_id: str) -> Response:
     """`POST /v1/router/breakers/{target}`: isolate, close, or back to the rule. For admins; kept with their name."""
     caller = _admin(await app.callers.authenticate(request.headers))
-    target = request.path_params["target"]
+    target = unquote(request.path_params["target"])
     if target not in app.config.targets:
         known = ", ".join(sorted(app.config.targets))
         raise UnknownModel(f"No target {target[:100]!r}; targets are {known}.", param="target")

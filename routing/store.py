@@ -112,8 +112,8 @@ async def update(
 ) -> Versioned | None:
     """Applies the pure `change` to the document of `key`; returns what the store then holds.
 
-    `change` gets None for an absent document. Nothing is saved when it returns its argument, or when a newer build wrote
-    the document. A conflict loads again after a jittered wait, `attempts` times in all, then raises Conflict.
+    `change` gets None for an absent document. Nothing is saved when it returns its argument, or when a newer build
+    wrote the document. A conflict loads again after a jittered wait, `attempts` times in all, then raises Conflict.
     """
     for attempt in range(1, attempts + 1):
         held = await store.load(key)

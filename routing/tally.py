@@ -32,9 +32,14 @@ class Tally:
 EMPTY = Tally()
 
 
+def index_of(now: float, window: float) -> int:
+    """The number of the bucket that `now` falls into."""
+    return int(now * BUCKETS // window)
+
+
 def one(ok: bool, now: float, window: float) -> Tally:
     """The tally of a single outcome at `now`, for windows of `window` seconds."""
-    index = int(now * BUCKETS // window)
+    index = index_of(now, window)
     return Tally(((index, 1, 0),), (), now) if ok else Tally(((index, 0, 1),), (now,))
 
 
@@ -53,8 +58,8 @@ def merged(old: Tally, new: Tally, now: float, window: float, longest_run: int) 
 
 
 def _buckets(old: Tally, new: Tally, now: float, window: float) -> tuple[Bucket, ...]:
-    newest = int((now + SKEW) * BUCKETS // window)
-    oldest = int(now * BUCKETS // window) - BUCKETS
+    newest = index_of(now + SKEW, window)
+    oldest = index_of(now, window) - BUCKETS
     sums: dict[int, tuple[int, int]] = {}
     for index, ok, faults in old.buckets + new.buckets:
         if oldest < index <= newest:

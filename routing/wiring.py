@@ -13,8 +13,10 @@ from routing import config
 from routing.background import Background
 from routing.breaker_state import BreakerSettings
 from routing.callers import Callers
+from routing.cloud import worker
 from routing.cloud.identity import Identity, IdentityUnavailable
 from routing.cloud.keyvault import KeyVault, VaultUnavailable
+from routing.cloud.tables import TableStore
 from routing.config import AnyProvider, Config
 from routing.errors import Misconfigured, Unauthorized
 from routing.health import Health
@@ -24,9 +26,11 @@ from routing.providers.base import Credential, KeyCredential, NoCredential, Prov
 from routing.providers.ollama import OllamaSettings
 from routing.router import Router
 from routing.secrets import UNRESOLVED, Read, Secrets, SecretSettings, SecretUnavailable, from_environment
+from routing.store import Store
 from routing.types import Caller
 
 _log = logging.getLogger(__name__)
+STATE_TABLE = "RouterState"
 COGNITIVE_SERVICES = "https://cognitiveservices.azure.com/.default"
 
 
@@ -63,15 +67,17 @@ _built = _Built()
 
 async def current() -> App:
     """The app, built at the first call. Raises Misconfigured each time when its configuration is refused."""
+    if _built.app is not None:
+        return _built.app
+    worker.install()
     if _built.refused is not None:
         raise Misconfigured(_built.refused.errors)
-    if _built.app is None:
-        try:
-            _built.app = build(os.environ)
-        except Misconfigured as error:
-            _built.refused = error
-            raise
-        await _built.app.health.warm()
+    try:
+        _built.app = build(os.environ)
+    except Misconfigured as error:
+        _built.refused = error
+        raise
+    await _built.app.health.warm()
     return _built.app
 
 
@@ -92,7 +98,7 @@ def build(environment: Mapping[str, str]) -> App:
     secrets = Secrets(_readers(environment, identity), time.monotonic, SecretSettings())
     background = Background()
     providers = {name: _provider(name, settings, secrets, identity) for name, settings in loaded.file.providers.items()}
-    health = Health(_breakers(loaded), None, settings=loaded.file.health)
+    health = Health(_breakers(loaded), _store(environment, identity), settings=loaded.file.health)
     callers = Callers({who.key: Caller(name, who.role) for name, who in loaded.file.callers.items()}, secrets)
     return App(loaded, Router(loaded, providers, health, background), callers, health, providers, background)
 
@@ -110,6 +116,12 @@ def _readers(environment: Mapping[str, str], identity: Identity) -> dict[str, Re
 
         readers["keyvault"] = read
     return readers
+
+
+def _store(environment: Mapping[str, str], identity: Identity) -> Store | None:
+    """Where instances share what they know; None keeps it to this process, as on a laptop without Azurite."""
+    account = environment.get("ROUTER_TABLES")
+    return TableStore(account, STATE_TABLE, identity.credential) if account else None
 
 
 def _breakers(loaded: Config) -> dict[str, BreakerSettings]:

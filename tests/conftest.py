@@ -17,6 +17,7 @@ import pytest
 
 from local import azurite as azurite_service
 from local.host import build, serving
+from tests.routes_for import Stage
 from tests.worker_host import WorkerHost
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -132,3 +133,11 @@ def serve_app(
 
     yield serve
     hosts_loop.run(wiring.forget())
+
+
+@pytest.fixture
+def stage(serve_app: ServeApp, hosts_loop: LoopThread, tmp_path: Path) -> Iterator[Stage]:
+    """Stand-in providers and a router in front of them. The test runs once behind each host."""
+    built = Stage(serve_app, hosts_loop, tmp_path)
+    yield built
+    built.close()

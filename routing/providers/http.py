@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import contextmanager
 from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING
 
-import aiohttp
 import httpx
-from httpx_aiohttp import AiohttpTransport
 
 from routing.errors import BadReply, TooSlow, Unavailable
 from routing.providers.base import PASSED_HEADERS
+
+if TYPE_CHECKING:
+    import aiohttp
+    from httpx_aiohttp import AiohttpTransport
 
 CONNECT_SECONDS = 5.0
 KEEPALIVE_SECONDS = 30.0  # shorter than any provider's own, so that we rarely write into a closing connection
@@ -62,6 +65,8 @@ class Http:
 
     def _pool(self) -> AiohttpTransport:
         if self._transport is None:
+            from httpx_aiohttp import AiohttpTransport  # aiohttp takes 0.1 s to import: not before the first call
+
             self._transport = AiohttpTransport(client=_session)
         return self._transport
 
@@ -71,6 +76,8 @@ _EXTENSIONS = {"timeout": {"connect": CONNECT_SECONDS}}
 
 
 def _session() -> aiohttp.ClientSession:
+    import aiohttp
+
     connector = aiohttp.TCPConnector(limit=MAX_CONNECTIONS, keepalive_timeout=KEEPALIVE_SECONDS)
     return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
 
@@ -81,11 +88,24 @@ def _failing_as(error: type[Unavailable | BadReply], what: str) -> Iterator[None
     try:
         yield
     except (TimeoutError, httpx.ConnectTimeout) as failure:
-        if isinstance(failure.__cause__, aiohttp.ServerDisconnectedError | aiohttp.ClientOSError):
+        if failure.__cause__ is not None and _lost(failure.__cause__):
             raise error(f"The provider {what}.") from failure  # the transport files a lost connection under timeouts
         raise TooSlow("The provider did not answer in time.") from failure
-    except (httpx.HTTPError, httpx.StreamError, aiohttp.ClientError, OSError, ValueError) as failure:
+    except _failures() as failure:
         raise error(f"The provider {what}.") from failure
+
+
+def _lost(failure: BaseException) -> bool:
+    import aiohttp
+
+    return isinstance(failure, aiohttp.ServerDisconnectedError | aiohttp.ClientOSError)
+
+
+def _failures() -> tuple[type[Exception], ...]:
+    """What the layers below raise, also what the transport does not translate."""
+    import aiohttp
+
+    return (httpx.HTTPError, httpx.StreamError, aiohttp.ClientError, OSError, ValueError)
 
 
 def retry_after(headers: httpx.Headers) -> float | None:
