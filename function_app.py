@@ -38,6 +38,24 @@ async def ready(req: Request) -> Response:
     return await api.ready(req)
 
 
+@app.function_name("explain")
+@app.route(route="v1/router/explain", methods=["POST"])
+async def explain(req: Request) -> Response:
+    return await status.explain(req)
+
+
+@app.function_name("decision")
+@app.route(route="v1/router/decisions/{id}", methods=["GET"])
+async def decision(req: Request) -> Response:
+    return await status.decision(req)
+
+
+@app.function_name("decisions")
+@app.route(route="v1/router/decisions", methods=["GET"])
+async def decisions(req: Request) -> Response:
+    return await status.decisions(req)
+
+
 @app.function_name("router_status")
 @app.route(route="v1/router/status", methods=["GET"])
 async def router_status(req: Request) -> Response:

@@ -16,6 +16,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Literal
 
+from local.standin_anthropic import ENDINGS, REDACT_THINKING, Anthropic
 from local.standin_azure import BLOCK_ANSWER, BLOCK_PROMPT, AzureOpenAI
 from local.standin_behaviour import FAULT_KINDS, Behaviour, Fault, FaultKind
 from local.standin_ollama import Ollama
@@ -27,7 +28,9 @@ from local.standin_wire import Dialect
 __all__ = [
     "BLOCK_ANSWER",
     "BLOCK_PROMPT",
+    "ENDINGS",
     "FAULT_KINDS",
+    "REDACT_THINKING",
     "Behaviour",
     "Fault",
     "FaultKind",
@@ -37,9 +40,19 @@ __all__ = [
     "serve",
 ]
 
-Kind = Literal["openai", "azure_openai", "ollama"]
-_DIALECTS: dict[Kind, Callable[[], Dialect]] = {"openai": OpenAI, "azure_openai": AzureOpenAI, "ollama": Ollama}
-_FLAGS: dict[str, Kind] = {"openai": "openai", "azure": "azure_openai", "ollama": "ollama"}
+Kind = Literal["openai", "azure_openai", "anthropic", "ollama"]
+_DIALECTS: dict[Kind, Callable[[], Dialect]] = {
+    "openai": OpenAI,
+    "azure_openai": AzureOpenAI,
+    "anthropic": Anthropic,
+    "ollama": Ollama,
+}
+_FLAGS: dict[str, Kind] = {
+    "openai": "openai",
+    "azure": "azure_openai",
+    "anthropic": "anthropic",
+    "ollama": "ollama",
+}
 
 
 @asynccontextmanager

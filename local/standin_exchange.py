@@ -197,6 +197,7 @@ class Exchange:
 
     async def _start(self, status: int, headers: Mapping[str, str]) -> None:
         self.record.status = status
+        self.standin.tell()
         taken = int((time.monotonic() - self.record.at) * 1000)
         common = {**self.standin.dialect.headers(self.asked), "openai-processing-ms": str(taken)}
         raw = [(name.encode(), value.encode("latin-1", "replace")) for name, value in {**common, **headers}.items()]

@@ -13,6 +13,7 @@ from local.standin_behaviour import Behaviour, Fault, changed
 from local.standin_wire import Asked, Dialect, decode
 
 _KEPT = 200  # requests remembered
+_KEY_HEADERS = ("authorization", "api-key", "x-api-key")
 
 
 @dataclass(slots=True)
@@ -30,7 +31,7 @@ class Recorded:
     def summary(self) -> dict[str, Any]:
         """As JSON, with the keys a caller sent left out."""
         asked = self.asked
-        headers = {name: value for name, value in asked.headers.items() if name not in ("authorization", "api-key")}
+        headers = {name: value for name, value in asked.headers.items() if name not in _KEY_HEADERS}
         request = {"number": asked.number, "method": asked.method, "path": asked.path, "query": dict(asked.query)}
         request |= {"headers": headers, "body": asked.body.decode("utf-8", "replace")}
         return request | {

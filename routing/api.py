@@ -4,39 +4,33 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import re
 import uuid
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from dataclasses import asdict
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 from urllib.parse import unquote
 
 from pydantic_core import to_json
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import Response, StreamingResponse
-from starlette.types import Receive, Scope, Send
+from starlette.responses import Response
 
+from routing.answers import EventStream, LateRelay, abandon, decision_headers, error_response, hung_up, json_response
 from routing.errors import (
     BodyTooLarge,
     CallerLeft,
     Misconfigured,
     RouterError,
-    RunError,
     UnknownModel,
     WrongContentType,
 )
-from routing.relay import Relay, error_event
-from routing.router import OpenAnswer
-from routing.types import Decision
+from routing.router import Asked, OpenAnswer
+from routing.types import Caller
 from routing.wire import ChatRequest
 from routing.wiring import App, current
 
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
-KEEPALIVE = b": keep-alive\n\n"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
-_UNPRINTABLE = re.compile(r"[^ -~]")
 _JSON = re.compile(r"application/([\w.+-]+\+)?json\s*(;.*)?", re.IGNORECASE)
 
 
@@ -62,29 +56,34 @@ def endpoint(handle: Callable[[App, Request, str], Awaitable[Response]]) -> Call
 async def chat(app: App, request: Request, request_id: str) -> Response:
     """`POST /v1/chat/completions`."""
     caller = await app.callers.authenticate(request.headers)
-    chat_request = ChatRequest.parse(await body_of(request, app.config.file.server.max_body_bytes))
-    if chat_request.stream:
-        opening = app.router.open(chat_request, caller, request_id)
+    asked = await asked_by(caller, app, request, request_id)
+    if asked.request.stream:
+        opening = app.router.open(asked)
         return await _streamed(request, opening, app.config.file.server.keepalive_seconds, request_id)
-    answer = await unless_gone(request, app.router.chat(chat_request, caller, request_id))
-    headers = decision_headers(answer.decision, answer.reply.model, answer.reply.dropped, answer.overhead_seconds)
-    return json_response(answer.reply.body, request_id, {**answer.reply.headers, **headers})
+    answer = await unless_gone(request, app.router.chat(asked))
+    return json_response(answer.body, request_id, decision_headers(answer))
+
+
+async def asked_by(caller: Caller, app: App, request: Request, request_id: str) -> Asked:
+    """The chat request in an HTTP request. Raises what is wrong with it."""
+    body = await body_of(request, app.config.file.server.max_body_bytes)
+    return Asked(ChatRequest.parse(body), caller, request_id, request.headers.get("x-router-task"))
 
 
 @endpoint
 async def models(app: App, request: Request, request_id: str) -> Response:
     """`GET /v1/models`: every name a request may ask for."""
-    await app.callers.authenticate(request.headers)
-    listed = [_model(name) for name in sorted(app.config.routes)]
+    caller = await app.callers.authenticate(request.headers)
+    listed = [_model(name) for name in app.config.models(caller)]
     return json_response(to_json({"object": "list", "data": listed}), request_id)
 
 
 @endpoint
 async def model(app: App, request: Request, request_id: str) -> Response:
     """`GET /v1/models/{id}`."""
-    await app.callers.authenticate(request.headers)
+    caller = await app.callers.authenticate(request.headers)
     name = unquote(request.path_params["id"])
-    app.config.route(name)
+    app.config.route(name, caller)
     return json_response(to_json(_model(name)), request_id)
 
 
@@ -122,7 +121,7 @@ async def body_of(request: Request, limit: int) -> bytes:
     if kind is not None and not _JSON.fullmatch(kind):
         raise WrongContentType("The body must be JSON: send 'content-type: application/json'.")
     declared = request.headers.get("content-length", "")
-    parts, size = [], int(declared) if declared.isdigit() else 0
+    parts, size = [], int(declared) if declared.isdecimal() else 0
     if size <= limit:
         size = 0
         async for part in request.stream():
@@ -145,24 +144,19 @@ async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
 
 async def _wait(request: Request, task: asyncio.Future[T], seconds: float | None) -> bool:
     """True when the task is done or the time is up; False when the caller left, which cancels the task."""
-    gone = asyncio.ensure_future(_gone(request))
+    gone = asyncio.ensure_future(hung_up(request.receive))
     either: set[asyncio.Future[Any]] = {task, gone}
     try:
         await asyncio.wait(either, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
         left = gone.done() and not task.done()
     except BaseException:
-        _abandon(task)
+        abandon(task)
         raise
     finally:
         gone.cancel()
     if left:
-        _abandon(task)
+        abandon(task)
     return not left
-
-
-async def _gone(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
 
 
 async def _streamed(
@@ -175,145 +169,7 @@ async def _streamed(
     if not task.done():
         return EventStream(LateRelay(task, request_id), {"x-request-id": request_id}, keepalive_seconds)
     answer = task.result()
-    headers = {
-        **answer.headers,
-        **decision_headers(answer.decision, answer.model, answer.dropped, answer.overhead_seconds),
-    }
-    clean = {name: _header(value) for name, value in headers.items()}
-    return EventStream(answer.relay, {**clean, "x-request-id": request_id}, keepalive_seconds)
-
-
-class EventStream(StreamingResponse):
-    """Server-sent events: a comment fills every long silence, and the source always learns when nobody listens."""
-
-    media_type = "text/event-stream"
-
-    def __init__(self, source: Relay | LateRelay, headers: Mapping[str, str], keepalive_seconds: float) -> None:
-        super().__init__(source, headers={**headers, "cache-control": "no-cache", "x-accel-buffering": "no"})
-        self._source, self._keepalive_seconds = source, keepalive_seconds
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            await super().__call__(scope, receive, send)
-        finally:
-            self._source.leave()
-
-    async def stream_response(self, send: Send) -> None:
-        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        sent = _Sent(send, self._keepalive_seconds)
-        try:
-            async for piece in self._source:
-                await sent(piece)
-        finally:
-            sent.stop()
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
-
-
-class _Sent:
-    """Sends pieces of a body, and comments while there are none. One timer a stream, none a piece."""
-
-    def __init__(self, send: Send, seconds: float) -> None:
-        self._send, self._seconds = send, seconds
-        self._silent = False
-        self._timer = asyncio.ensure_future(self._keep_alive())
-
-    async def __call__(self, piece: bytes) -> None:
-        self._silent = False
-        await self._send({"type": "http.response.body", "body": piece, "more_body": True})
-
-    def stop(self) -> None:
-        self._timer.cancel()
-
-    async def _keep_alive(self) -> None:
-        while True:
-            self._silent = True
-            await asyncio.sleep(self._seconds)
-            if self._silent:
-                await self._send({"type": "http.response.body", "body": KEEPALIVE, "more_body": True})
-
-
-class LateRelay:
-    """A stream whose headers had to be sent before it opened: from here an error can only be an event."""
-
-    def __init__(self, opening: asyncio.Future[OpenAnswer], request_id: str) -> None:
-        self._opening, self._request_id = opening, request_id
-        self._said_wait = False
-        self._over = False
-
-    def __aiter__(self) -> LateRelay:
-        return self
-
-    async def __anext__(self) -> bytes:
-        if self._over:
-            raise StopAsyncIteration
-        if not self._said_wait:
-            self._said_wait = True
-            return KEEPALIVE
-        try:
-            answer = await self._opening
-        except RouterError as error:
-            self._over = True
-            return error_event(error.body(), self._request_id, delivered=0)
-        return await anext(answer.relay)
-
-    def leave(self) -> None:
-        _abandon(self._opening)
-
-
-def _abandon(work: asyncio.Future[Any]) -> None:
-    """Ends work that nobody waits for, also when it ended with a stream in its hands at that very moment."""
-    work.cancel()
-    work.add_done_callback(_leave_result)
-
-
-def _leave_result(work: asyncio.Future[Any]) -> None:
-    if not work.cancelled() and work.exception() is None and isinstance(result := work.result(), OpenAnswer):
-        result.relay.leave()
-
-
-def decision_headers(
-    decision: Decision, model: str | None, dropped: tuple[str, ...], overhead_seconds: float
-) -> dict[str, str]:
-    """The decision in short, on every answer."""
-    headers = {
-        "x-router-target": decision.target or "",
-        "x-router-model": model or "",
-        "x-router-task": decision.plan.task.kind,
-        "x-router-strategy": decision.plan.strategy,
-        "x-router-attempts": str(len(decision.attempts) + 1),
-        "x-router-decision-id": decision.id,
-        "x-router-dropped": ", ".join(dropped),
-        "x-router-overhead-ms": f"{overhead_seconds * 1000:.2f}",
-    }
-    return {name: value for name, value in headers.items() if value}
-
-
-def error_response(error: RouterError, request_id: str) -> Response:
-    """The error in OpenAI's shape, with the headers by which its clients decide whether to try again."""
-    headers = {"x-should-retry": "true" if error.worth_retrying else "false"}
-    if error.retry_after is not None:
-        headers["retry-after"] = str(math.ceil(error.retry_after))
-        headers["retry-after-ms"] = str(math.ceil(error.retry_after * 1000))
-    if error.status == 401:
-        headers["www-authenticate"] = "Bearer"
-    body = error.body()
-    if isinstance(error, RunError):
-        headers["x-router-attempts"] = str(len(error.attempts))
-        body["router"] = {"attempts": [asdict(attempt) for attempt in error.attempts]}
-    return json_response(to_json(body), request_id, headers, status=error.status)
-
-
-def json_response(
-    body: bytes, request_id: str, headers: Mapping[str, str] | None = None, *, status: int = 200
-) -> Response:
-    """JSON that is written already, with clean headers."""
-    clean = {name: _header(value) for name, value in (headers or {}).items()}
-    return Response(body, status, {**clean, "x-request-id": request_id}, media_type="application/json")
-
-
-def _header(value: str) -> str:
-    """A value that cannot end its header: what providers and callers name ends up here."""
-    return _UNPRINTABLE.sub("?", value)[:256]
+    return EventStream(answer.relay, {**decision_headers(answer), "x-request-id": request_id}, keepalive_seconds)
 
 
 def _request_id(request: Request) -> str:

@@ -46,6 +46,8 @@ def admit(
 
 def refusal(state: Breaker, settings: BreakerSettings, target: str, now: float, *, holder: str) -> Refused | None:
     """Why the target cannot be asked at all; None when `admit` is worth a try: closed, ripe, or ours to probe."""
+    if state.phase == "closed" and not state.manual and not state.parked_until:
+        return None
     if order := manual(state, now):
         return Refused(target, "isolated", order.until) if order.action == "isolate" else None
     if now < (parked := parked_until(state, settings, now)):
@@ -117,8 +119,8 @@ def absorb(state: Breaker, settings: BreakerSettings, news: Tally, now: float, *
         return replace(state, tally=pooled, suspect_since=now)
     if now - since >= settings.confirm_seconds:
         return trip(state, settings, now, jitter)
-    outvoted = news.ok and len(pooled.run) < settings.failure_threshold
-    return replace(state, tally=pooled) if outvoted else state
+    healthier = news.faults < settings.failure_ratio * (news.faults + news.ok)
+    return replace(state, tally=pooled) if healthier and len(pooled.run) < settings.failure_threshold else state
 
 
 def alarming(tally: Tally, settings: BreakerSettings) -> bool:

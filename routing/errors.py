@@ -19,6 +19,7 @@
         Throttled          429
         Unavailable        502    5xx, overloaded, no connection
         TooSlow            504    first token, idle or total time limit
+        Late               504    slower than this one request wanted; the next target is asked
         BadReply           502    unreadable, empty, cut
       RunError                    the whole walk over the plan
         NoTarget           503    nobody could be asked (429 when all are parked)
@@ -217,6 +218,13 @@ class TooSlow(ProviderError):
     policy = Policy(Again.NEVER, Next.YES, Outcome.FAULT)
 
 
+class Late(ProviderError):
+    status = 504
+    type = "timeout_error"
+    code = "provider_late"
+    policy = Policy(Again.NEVER, Next.YES, Outcome.NEUTRAL)
+
+
 class BadReply(ProviderError):
     code = "provider_bad_reply"
     policy = Policy(Again.NEVER, Next.YES, Outcome.FAULT)
@@ -247,6 +255,8 @@ class NoTarget(RunError):
 class AllFailed(RunError):
     """Every target that could be asked failed. Keeps every attempt, and takes the last error's status."""
 
+    status = 502
+
     def __init__(self, last: ProviderError, *, attempts: Sequence[Attempt], retry_after: float | None = None) -> None:
         tried = ", ".join(f"{attempt.target} ({attempt.error})" for attempt in attempts)
         super().__init__(
@@ -267,7 +277,8 @@ class Misconfigured(RouterError):
     code = "configuration_refused"
 
     def __init__(self, errors: Sequence[str]) -> None:
-        super().__init__(f"The router's configuration is refused ({len(errors)} errors); GET /health lists them.")
+        count = "1 error" if len(errors) == 1 else f"{len(errors)} errors"
+        super().__init__(f"The router's configuration is refused ({count}); GET /health lists them.")
         self.errors = tuple(errors)
 
 

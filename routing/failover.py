@@ -51,7 +51,8 @@ class Answered(Generic[T]):
     target: Target
     value: T
     ticket: Ticket
-    seconds: float  # that the answering call took; of a stream, up to its first words
+    started: float  # when the answering call began, by the event loop's clock
+    seconds: float  # that it took; of a stream, up to its first words
     attempts: tuple[Attempt, ...]  # the failed ones before it
 
 
@@ -61,7 +62,7 @@ class _Walk:
 
     attempts: list[Attempt] = field(default_factory=list)
     refused: list[Refused] = field(default_factory=list)
-    waits: list[float] = field(default_factory=list)  # every Retry-After given, in seconds
+    free_at: dict[str, float] = field(default_factory=dict)  # target -> when its latest Retry-After is over
     last: ProviderError | None = None
     bigger_than: int | None = None
 
@@ -70,13 +71,12 @@ async def run(plan: Plan, call: Call[T], gate: Gate, terms: Terms) -> Answered[T
     """The first answer. Raises NoTarget, AllFailed, or the error at which asking anybody else was no use."""
     walk = _Walk()
     queue = [terms.targets[choice.target] for choice in plan.choices]
-    for position, target in enumerate(queue):
-        if not AskNext(walk.bigger_than).suits(target):
-            continue
-        others = queue[position + 1 :]
+    while queue:
+        target, *others = queue
         answered = await _ask(target, others, call, gate, terms, walk)
         if answered is not None:
             return answered
+        queue = [other for other in others if AskNext(walk.bigger_than).suits(other)]
         if _remaining(terms) <= 0:
             break
     raise _nobody(plan, walk, terms)
@@ -107,14 +107,15 @@ async def _ask(
             if isinstance(move, Stop):
                 raise
             if isinstance(move, AskNext):
-                walk.bigger_than = move.bigger_than if move.bigger_than is not None else walk.bigger_than
+                if move.bigger_than is not None:
+                    walk.bigger_than = max(move.bigger_than, walk.bigger_than or 0)
                 return None
             await asyncio.sleep(move.seconds)
         except BaseException as error:  # the caller left, or we have a bug: no news about the target
             gate.record(leave, Outcome.NEUTRAL, error=type(error).__name__)
             raise
         else:
-            return Answered(target, value, leave, _now() - started, tuple(walk.attempts))
+            return Answered(target, value, leave, started, _now() - started, tuple(walk.attempts))
 
 
 async def _in_time(answer: Awaitable[T], seconds: float) -> T:
@@ -150,8 +151,9 @@ def _note(error: ProviderError, ticket: Ticket, move: retries.Move, gate: Gate, 
     gate.record(ticket, outcome, retry_after=error.retry_after, error=name)
     walk.attempts.append(Attempt(ticket.target, len(walk.attempts) + 1, outcome, seconds, name))
     walk.last = error
+    walk.free_at.pop(ticket.target, None)
     if error.retry_after is not None:
-        walk.waits.append(error.retry_after)
+        walk.free_at[ticket.target] = _now() + error.retry_after
 
 
 def _nobody(plan: Plan, walk: _Walk, terms: Terms) -> RouterError:
@@ -165,8 +167,9 @@ def _nobody(plan: Plan, walk: _Walk, terms: Terms) -> RouterError:
 
 def _retry_after(walk: _Walk) -> float | None:
     """The lowest Retry-After of a walk that ended in throttling; any other failure will not mend by waiting."""
-    assert walk.last is not None
-    return min(walk.waits) if walk.last.status == 429 and walk.waits else None
+    if walk.last is None or walk.last.status != 429 or not walk.free_at:
+        return None
+    return max(0.0, min(walk.free_at.values()) - _now())
 
 
 def _no_target(plan: Plan, refused: Sequence[Refused], now: float) -> NoTarget:

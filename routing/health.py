@@ -134,7 +134,7 @@ class Health:
     def view(self, target: str) -> BreakerView:
         """One target's health, with times of the store's clock."""
         now, state, settings = self._now(), self._keeper.state(target), self._keeper.settings(target)
-        order = breaker.manual(state, now)
+        refused = self._keeper.refusal(target, now)
         return BreakerView(
             target=target,
             state=state.phase,
@@ -145,11 +145,11 @@ class Health:
             open_until=state.open_until if state.phase == "open" and state.open_until > now else None,
             parked_until=breaker.parked_until(state, settings, now) or None,
             probe=state.probe if state.probe and state.probe.until > now else None,
-            share=breaker.ramp(state, settings, now) if state.phase == "closed" else 0.0,
+            share=0.0 if refused or state.phase != "closed" else breaker.ramp(state, settings, now),
             last_error=state.last_error,
-            manual=order,
+            manual=breaker.manual(state, now),
             speed=self.speed(target),
-            refusal=self.refusal(target),
+            refusal=refused,
             sharing=self._how_shared(),
             sharing_since=self._keeper.degraded_since or (self._sharing.shared_since if self._sharing else None),
         )

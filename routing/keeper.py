@@ -130,7 +130,8 @@ class Keeper:
             times.append(_near((self.loaded_at or 0.0) + PATIENT_REFRESH, now, PATIENT_REFRESH))
         if not times:
             return None
-        return max(min(times), _near(self._blocked_until, now, self._settings.max_store_retry_seconds))
+        longest = max(self._settings.max_store_retry_seconds, self._settings.refresh_seconds)
+        return max(min(times), _near(self._blocked_until, now, longest))
 
     def hurry(self, now: float) -> None:
         """What is left to do is due now: the process ends."""
@@ -178,18 +179,16 @@ class Keeper:
         else:
             self._loading = False
             self._load_failures += 1
-            self._refresh_at = now + self._settings.refresh_seconds * (0.5 + 0.5 * self._random())
             self._block(now)
         self._judge(now)
 
     def _block(self, now: float) -> None:
-        """The store's own breaker: after some failures in a row it is asked ever more seldom."""
+        """The store's own breaker: after each failure it is left alone, longer and longer after some in a row."""
         beyond = self._load_failures - self._settings.store_failures
-        if beyond >= 0:
-            wait = min(
-                self._settings.store_retry_seconds * 2.0 ** min(beyond, 16), self._settings.max_store_retry_seconds
-            )
-            self._blocked_until = now + wait * (0.5 + 0.5 * self._random())
+        longest = self._settings.max_store_retry_seconds
+        retry = min(self._settings.store_retry_seconds * 2.0 ** min(beyond, 16), longest)
+        wait = retry if beyond >= 0 else self._settings.refresh_seconds
+        self._blocked_until = now + wait * (0.5 + 0.5 * self._random())
 
     def _judge(self, now: float) -> None:
         if max(self._load_failures, self._save_failures) < self._settings.store_failures:

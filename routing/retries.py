@@ -15,7 +15,7 @@ from routing.types import Target
 class RetrySettings:
     """`retry = { ... }` of a route. Times in seconds."""
 
-    __pydantic_config__: ClassVar = {"extra": "forbid"}
+    __pydantic_config__: ClassVar = {"extra": "forbid", "allow_inf_nan": False}
 
     retries: Annotated[int, Interval(ge=0, le=5)] = 1  # further attempts at the same target
     backoff_seconds: Annotated[float, Interval(ge=0, le=10)] = 0.05  # the first one's upper bound; doubles each time
@@ -74,10 +74,10 @@ def decide(
 
 def _wait(error: ProviderError, settings: RetrySettings, *, tried: int, others: bool, jitter: float) -> float | None:
     """Seconds before the same target may be asked again; None when it may not."""
+    if error.policy.again is Again.WITH_NEW_SECRET:
+        return 0.0 if tried == 1 else None  # also where retries are none: a rotated key is no fault of the target
     if tried > settings.retries or error.policy.again is Again.NEVER:
         return None
-    if error.policy.again is Again.WITH_NEW_SECRET:
-        return 0.0 if tried == 1 else None
     if error.retry_after is not None:
         return None if others and error.retry_after > settings.patience_seconds else error.retry_after
     if error.policy.again is Again.IF_WAIT_FITS:

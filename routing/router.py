@@ -1,34 +1,36 @@
-"""A request's way: find its route, make a plan, walk it, and settle what came of it."""
+"""A request's way: find its route and task, make a plan, walk it, and settle what came of it."""
 
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 
-from routing import failover
+from routing import failover, pricing
 from routing.background import Background
 from routing.config import Config, Route
-from routing.errors import InvalidRequest, ProviderError, TooSlow
-from routing.failover import Answered, Gate, Terms
+from routing.decisions import Decisions
+from routing.detector import Detector
+from routing.errors import Late, ProviderError, RouterError, RunError, TooSlow
+from routing.failover import Answered, Terms
+from routing.planner import Health as Facts
+from routing.planner import Lots, Planner
 from routing.providers.base import Provider, Reply
 from routing.relay import Opened, Relay, StreamEnd, opened
-from routing.strategies import by_task, plan
-from routing.types import Caller, Decision, Facts, Outcome, Plan, Refused, Target, Task, Usage
-from routing.wire import ChatRequest, Hints
+from routing.types import Attempt, Caller, Choice, Cost, Decision, Outcome, Target, Usage
+from routing.wire import ChatRequest
 
 T = TypeVar("T")
 
 
-class Health(Gate, Protocol):
+class Health(failover.Gate, Facts, Protocol):
     """The breakers, as the router sees them. Nothing here waits."""
 
     def touch(self) -> None: ...
-
-    def refusal(self, target: str) -> Refused | None: ...
 
     def observe(
         self, target: str, *, first_token_seconds: float | None, seconds: float, output_tokens: int
@@ -36,34 +38,49 @@ class Health(Gate, Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """A whole answer, and how it came about. `overhead_seconds` is the router's own time."""
+class Asked:
+    """One request as it came in. `label` is the task that a header names."""
 
-    reply: Reply
-    decision: Decision
-    overhead_seconds: float
+    request: ChatRequest
+    caller: Caller
+    id: str
+    label: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class OpenAnswer:
-    """An answer that is being written. The decision is complete but for what only the end will tell."""
+class About:
+    """How an answer came about. Of a stream the decision is complete but for what only its end will tell."""
+
+    decision: Decision
+    headers: Mapping[str, str]  # the provider's that the caller gets to see
+    model: str | None  # as the provider names what answered
+    dropped: tuple[str, ...]  # request fields that the provider's protocol has no place for
+    overhead_seconds: float  # the router's own time
+    output_limit: int | None  # imposed by the request's ceiling
+
+
+@dataclass(frozen=True, slots=True)
+class Answer(About):
+    """A whole answer."""
+
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class OpenAnswer(About):
+    """An answer that is being written."""
 
     relay: Relay
-    headers: Mapping[str, str]
-    model: str | None
-    dropped: tuple[str, ...]
-    decision: Decision
-    overhead_seconds: float
 
 
 @dataclass(frozen=True, slots=True)
 class _Walk:
     """One request under way. `started` is a time of the event loop's clock."""
 
-    request: ChatRequest
+    asked: Asked
     route: Route
     decision: Decision
-    request_id: str
+    choices: Mapping[str, Choice]
     started: float
 
 
@@ -75,104 +92,107 @@ class Router:
         config: Config,
         providers: Mapping[str, Provider],
         health: Health,
+        planner: Planner,
+        decisions: Decisions,
         background: Background,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self.config = config
-        self._providers, self._health, self._background, self._clock = providers, health, background, clock
+        self._config, self._providers, self._health, self._planner = config, providers, health, planner
+        self._decisions, self._background, self._clock = decisions, background, clock
+        self._detector = Detector(config.targets, providers, health)
 
-    async def chat(self, request: ChatRequest, caller: Caller, request_id: str) -> Answer:
+    async def chat(self, asked: Asked) -> Answer:
         """The answer in one piece. Raises a RouterError."""
-        walk = self._begin(request, caller, request_id)
-        answered = await self._run(walk, lambda target: self._provider(target).chat(target, request))
+        walk = await self._begin(asked)
+        answered = await self._run(walk, lambda target: self._chat(target, walk))
         reply = answered.value
-        decision = self._answered(walk, answered)
-        self._settle(walk, answered, Outcome.OK, usage=reply.usage, tokens=reply.usage.output if reply.usage else 0)
-        return Answer(reply, replace(decision, usage=reply.usage), _overhead(walk, answered))
+        decision = self._settle(walk, answered, Outcome.OK, usage=reply.usage, tokens=0, served=reply.model)
+        about = decision, reply.headers, reply.model, reply.dropped
+        return Answer(*about, _overhead(walk, answered), _imposed(walk, answered.target), reply.body)
 
-    async def open(self, request: ChatRequest, caller: Caller, request_id: str) -> OpenAnswer:
+    async def open(self, asked: Asked) -> OpenAnswer:
         """The answer as a stream that has said its first words. Raises a RouterError."""
-        walk = self._begin(request, caller, request_id)
+        walk = await self._begin(asked)
         answered = await self._run(walk, lambda target: self._open(target, walk))
-        decision = self._answered(walk, answered)
-        first_token = _now() - walk.started
+        source, first_token = answered.value, _now() - walk.started
+        walk = replace(walk, decision=replace(walk.decision, first_token_seconds=first_token))
+        model = next((chunk.model for chunk in source.held if chunk.model), None)
 
         def ended(end: StreamEnd) -> None:
-            self._settle(walk, answered, end.outcome, error=end.error, usage=end.usage, tokens=end.tokens)
+            said = end.usage, end.tokens
+            self._settle(walk, answered, end.outcome, error=end.error, usage=said[0], tokens=said[1], served=model)
 
-        settings = walk.route.settings
-        source = answered.value
         relay = Relay(
             source,
             self._background,
             ended,
-            idle_seconds=settings.idle_seconds,
-            deadline=walk.started + settings.stream_seconds,
-            request_id=request_id,
+            idle_seconds=walk.route.settings.idle_seconds,
+            deadline=walk.started + walk.route.settings.stream_seconds,
+            request_id=asked.id,
         )
-        model = next((chunk.model for chunk in source.held if chunk.model), None)
-        decision = replace(decision, first_token_seconds=first_token)
-        return OpenAnswer(
-            relay, source.stream.headers, model, source.stream.dropped, decision, _overhead(walk, answered)
-        )
+        decision = replace(walk.decision, attempts=answered.attempts, target=answered.target.name)
+        about = decision, source.stream.headers, model, source.stream.dropped
+        return OpenAnswer(*about, _overhead(walk, answered), _imposed(walk, answered.target), relay)
 
-    def _begin(self, request: ChatRequest, caller: Caller, request_id: str) -> _Walk:
+    async def explain(self, asked: Asked) -> Decision:
+        """What `chat` would begin with, and nothing else: nobody is asked but the route's own detector."""
+        return (await self._begin(asked)).decision
+
+    async def _begin(self, asked: Asked) -> _Walk:
         """Everything before the first call. Raises UnknownModel and InvalidRequest."""
-        started = _now()
+        started, request = _now(), asked.request
         self._health.touch()
-        route = self.config.route(request.model)
-        decision = Decision(f"dec_{uuid.uuid4().hex}", self._clock(), caller.name, self._plan(request, route))
-        return _Walk(request, route, decision, request_id, started)
-
-    def _plan(self, request: ChatRequest, route: Route) -> Plan:
-        hints = request.router or Hints()
-        _check_names("router.only", hints.only, self.config)
-        _check_names("router.deny", hints.deny, self.config)
-        names = [target.name for target in route.targets]
-        facts = Facts(
-            task=_task(request),
-            input_tokens=0,
-            output_tokens=request.output_limit or 0,
-            needs=request.needs(),
-            breaker={name: refused for name in names if (refused := self._health.refusal(name))},
-            only=frozenset(hints.only) if hints.only else None,
-            deny=frozenset(hints.deny or ()),
-        )
-        strategy = by_task(route.settings.tasks, names)
-        return plan(route.name, route.settings.strategy, strategy, route.targets, facts)
+        route = self._config.route(request.model, asked.caller)
+        task = self._planner.label(request, asked.label)
+        if task is None:
+            task = await self._detector.improve(self._planner.detect(request, route), request, route)
+        plan, facts = await self._planner.plan(request, route, task, Lots(random.random(), random.random()))
+        made = Decision(f"dec_{uuid.uuid4().hex}", self._clock(), asked.caller.name, request.model, plan, facts)
+        return _Walk(asked, route, made, {choice.target: choice for choice in plan.choices}, started)
 
     async def _run(self, walk: _Walk, call: failover.Call[T]) -> Answered[T]:
         settings = walk.route.settings
         terms = Terms(
-            targets=self.config.targets,
+            targets=self._config.targets,
             deadline=walk.started + settings.deadline_seconds,
             attempt_seconds=settings.attempt_seconds,
             retry=settings.retry,
             content_refused_moves_on=settings.fallback.on_content_refused,
             wall_clock=self._clock,
         )
-        return await failover.run(walk.decision.plan, call, self._health, terms)
+        try:
+            return await failover.run(walk.decision.plan, call, self._health, terms)
+        except RouterError as error:
+            attempts = error.attempts if isinstance(error, RunError) else ()
+            self._decisions.keep(replace(walk.decision, attempts=attempts, seconds=_now() - walk.started))
+            raise
+
+    async def _chat(self, target: Target, walk: _Walk) -> Reply:
+        return await self._patient(target, walk, self._provider(target).chat(target, _request(walk, target)))
 
     async def _open(self, target: Target, walk: _Walk) -> Opened:
         """Opens a stream and waits for its first words, within the time limit for both."""
-        seconds = walk.route.settings.first_token_seconds
+
+        async def first_words() -> Opened:
+            stream = await self._provider(target).stream(target, _request(walk, target))
+            return await opened(stream, self._background)
+
+        return await self._patient(target, walk, first_words(), walk.route.settings.first_token_seconds)
+
+    async def _patient(self, target: Target, walk: _Walk, answer: Awaitable[T], seconds: float | None = None) -> T:
+        """The answer, if it comes in time. The request's `max_latency_ms` counts while there is another to ask."""
+        wanted, last = walk.decision.facts.max_latency, walk.decision.plan.choices[-1].target
+        impatient = wanted is not None and target.name != last and (seconds is None or wanted < seconds)
+        limit = wanted if impatient else seconds
         try:
-            async with asyncio.timeout(seconds):
-                stream = await self._provider(target).stream(target, walk.request)
-                return await opened(stream, self._background)
+            async with asyncio.timeout(limit):
+                return await answer
         except TimeoutError:
-            raise TooSlow(f"The provider said nothing within {seconds:.3g} s.") from None
+            kind = Late if impatient else TooSlow  # one caller's hurry says nothing about the target's health
+            raise kind(f"The provider said nothing within {limit:.3g} s.") from None
 
     def _provider(self, target: Target) -> Provider:
         return self._providers[target.provider]
-
-    def _answered(self, walk: _Walk, answered: Answered[T]) -> Decision:
-        return replace(
-            walk.decision,
-            attempts=answered.attempts,
-            target=answered.target.name,
-            seconds=_now() - walk.started,
-        )
 
     def _settle(
         self,
@@ -183,30 +203,41 @@ class Router:
         error: ProviderError | None = None,
         usage: Usage | None,
         tokens: int,
-    ) -> None:
-        """What the call says about its target, told at its very end."""
+        served: str | None,
+    ) -> Decision:
+        """What the call says about its target, what it cost, and the whole decision, told at its very end."""
+        target, seconds = answered.target, _now() - answered.started
         name = type(error).__name__ if error else None
         self._health.record(answered.ticket, outcome, retry_after=error.retry_after if error else None, error=name)
+        used = usage or Usage(walk.decision.facts.input_tokens, tokens, estimated=True)
         if outcome is Outcome.OK:
-            self._health.observe(
-                answered.target.name,
-                first_token_seconds=answered.seconds if walk.request.stream else None,
-                seconds=_now() - walk.started,
-                output_tokens=usage.output if usage else tokens,
-            )
+            first = answered.seconds if walk.asked.request.stream else None
+            self._health.observe(target.name, first_token_seconds=first, seconds=seconds, output_tokens=used.output)
+        failed = [Attempt(target.name, len(answered.attempts) + 1, outcome, seconds, name)] if error else []
+        decision = replace(
+            walk.decision,
+            attempts=(*answered.attempts, *failed),
+            target=target.name,
+            usage=used,
+            cost=self._cost(target, used, served),
+            seconds=_now() - walk.started,
+        )
+        self._decisions.keep(decision)
+        return decision
+
+    def _cost(self, target: Target, usage: Usage, served: str | None) -> Cost:
+        rates = self._planner.rates(target, served)
+        return pricing.cost(usage, rates, self._planner.prices.version, cache_write=usage.cache_write)
 
 
-def _task(request: ChatRequest) -> Task:
-    if request.router and request.router.task:
-        return Task(request.router.task, 1.0, "named in the request")
-    return Task()
+def _request(walk: _Walk, target: Target) -> ChatRequest:
+    """The request for this target, shortened where the caller's ceiling wants it."""
+    limit = _imposed(walk, target)
+    return walk.asked.request if limit is None else walk.asked.request.limited(limit)
 
 
-def _check_names(param: str, names: list[str] | None, config: Config) -> None:
-    for place, name in enumerate(names or ()):
-        if name not in config.targets:
-            known = ", ".join(sorted(config.targets))
-            raise InvalidRequest(f"No target {name[:100]!r}; targets are {known}.", param=f"{param}[{place}]")
+def _imposed(walk: _Walk, target: Target) -> int | None:
+    return walk.choices[target.name].output_limit
 
 
 def _overhead(walk: _Walk, answered: Answered[T]) -> float:

@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from functools import partial
+from math import inf
 
-Read = Callable[[str], Awaitable[str]]
+from pydantic import Field
+
+from routing.fresh import Ages, Fresh
+from routing.fresh import SecretUnavailable as SecretUnavailable
+from routing.settings import Settings
+
+_log = logging.getLogger(__name__)
+Read = Callable[[str], Awaitable[str]]  # raises SecretUnavailable
 UNRESOLVED = "@Microsoft.KeyVault("
+RENEW = 0.9  # of the time to live: then the next reading starts, in the background
 
 
-class SecretUnavailable(Exception):
-    """The secret cannot be had; the message names it and says what to do, and never holds its value."""
+class SecretSettings(Settings):
+    """`[secrets]`. Times in seconds."""
 
-
-@dataclass(frozen=True, slots=True)
-class SecretSettings:
-    """Times in seconds."""
-
-    ttl_seconds: float = 3_600.0
-
-
-@dataclass(frozen=True, slots=True, repr=False)
-class _Kept:
-    value: str
-    until: float
+    ttl_seconds: float = Field(default=3_600.0, ge=1, le=86_400)  # how long a secret is used before it is read again
+    read_seconds: float = Field(default=10.0, gt=0, le=60)  # for one reading, the vault's own retries included
 
 
 class Secrets:
@@ -31,22 +32,49 @@ class Secrets:
 
     def __init__(self, readers: Mapping[str, Read], clock: Callable[[], float], settings: SecretSettings) -> None:
         self._readers, self._clock, self._settings = readers, clock, settings
-        self._kept: dict[str, _Kept] = {}
+        self._kept: dict[str, Fresh[str]] = {}
 
-    async def get(self, reference: str, *, fresh: bool = False) -> str:
-        """The secret's value. Raises SecretUnavailable when it was never read and cannot be read now."""
-        kept = self._kept.get(reference)
-        if kept and not fresh and self._clock() < kept.until:
-            return kept.value
-        source, _, name = reference.partition(":")
+    async def get(self, reference: str, *, fresh: bool = False, longest_age: float = inf) -> str:
+        """The secret's value; `fresh` when what is kept was refused.
+
+        Falls back on the last good value. Raises SecretUnavailable when there was never one.
+        """
+        return await self._of(reference).get(0 if fresh else longest_age)
+
+    def peek(self, reference: str) -> str | None:
+        """The value when it is at hand; else its reading is started."""
+        return self._of(reference).peek()
+
+    async def aclose(self) -> None:
+        """Ends every reading under way."""
+        for kept in self._kept.values():
+            await kept.aclose()
+
+    def _of(self, reference: str) -> Fresh[str]:
+        if reference not in self._kept:
+            self._kept[reference] = Fresh(partial(self._read, reference), self._ages, self._clock)
+        return self._kept[reference]
+
+    def _ages(self, _: str) -> Ages:
+        return Ages(renew=RENEW * self._settings.ttl_seconds, old=self._settings.ttl_seconds)
+
+    async def _read(self, reference: str, _: bool) -> str:
         try:
-            value = checked(await self._readers[source](name), reference)
-        except SecretUnavailable:
-            if kept:
-                return kept.value
-            raise
-        self._kept[reference] = _Kept(value, self._clock() + self._settings.ttl_seconds)
-        return value
+            async with asyncio.timeout(self._settings.read_seconds):
+                return checked(await self._from_source(reference), reference)
+        except TimeoutError:
+            limit = self._settings.read_seconds
+            error = SecretUnavailable(f"{reference} was not read within {limit:g} s", passing=True)
+        except SecretUnavailable as failure:
+            error = failure
+        _log.warning("A secret cannot be read: %s", error)
+        raise error from None
+
+    async def _from_source(self, reference: str) -> str:
+        source, _, name = reference.partition(":")
+        if source not in self._readers:
+            raise SecretUnavailable(f"{reference} cannot be read: nothing reads {source!r} here")
+        return await self._readers[source](name)
 
 
 def from_environment(environment: Mapping[str, str]) -> Read:

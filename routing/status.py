@@ -3,21 +3,35 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from itertools import islice
 from typing import Annotated, Any, Literal
 from urllib.parse import unquote
 
-from pydantic import Field
+from pydantic import BaseModel, ConfigDict, Field
 from pydantic_core import to_json
 from starlette.requests import Request
 from starlette.responses import Response
 
-from routing.api import body_of, endpoint, json_response
+from routing.answers import json_response
+from routing.api import asked_by, body_of, endpoint
 from routing.breaker_state import MANUAL_LONGEST
 from routing.errors import Forbidden, UnknownModel
 from routing.health import BreakerView
-from routing.types import Caller
+from routing.types import Caller, Decision
 from routing.wire import Wire, parse_object, validated
 from routing.wiring import App
+
+
+class DecisionQuery(BaseModel):
+    """What of the decisions to list. `since` is in epoch seconds."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    caller: str | None = None
+    route: str | None = None
+    since: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    limit: int = Field(default=100, ge=1, le=10_000)
+    format: Literal["json", "jsonl"] = "json"
 
 
 class BreakerOrder(Wire):
@@ -37,6 +51,39 @@ async def status(app: App, request: Request, request_id: str) -> Response:
 
 
 @endpoint
+async def explain(app: App, request: Request, request_id: str) -> Response:
+    """`POST /v1/router/explain`: the plan that this chat completion would run by, and no call to any provider."""
+    caller = await app.callers.authenticate(request.headers)
+    decision = await app.router.explain(await asked_by(caller, app, request, request_id))
+    return json_response(to_json(decision_body(decision)), request_id)
+
+
+@endpoint
+async def decision(app: App, request: Request, request_id: str) -> Response:
+    """`GET /v1/router/decisions/{id}`: why a request went where it went. Callers see their own, admins all."""
+    caller = await app.callers.authenticate(request.headers)
+    found = app.decisions.get(unquote(request.path_params["id"]))
+    if found is None or (found.caller != caller.name and caller.role != "admin"):
+        raise UnknownModel("No such decision is kept here.", code="decision_not_found")
+    return json_response(to_json(decision_body(found)), request_id)
+
+
+@endpoint
+async def decisions(app: App, request: Request, request_id: str) -> Response:
+    """`GET /v1/router/decisions`: newest first, as a list or (`format=jsonl`) a line each."""
+    caller = await app.callers.authenticate(request.headers)
+    wanted = validated(DecisionQuery.model_validate, dict(request.query_params))
+    if caller.role != "admin":
+        wanted = wanted.model_copy(update={"caller": caller.name})
+    found = app.decisions.newest(caller=wanted.caller, route=wanted.route, since=wanted.since)
+    listed = [decision_body(each) for each in islice(found, wanted.limit)]
+    if wanted.format == "jsonl":
+        lines = b"".join(to_json(each) + b"\n" for each in listed)
+        return json_response(lines, request_id, media_type="application/x-ndjson")
+    return json_response(to_json({"object": "list", "data": listed}), request_id)
+
+
+@endpoint
 async def order(app: App, request: Request, request_id: str) -> Response:
     """`POST /v1/router/breakers/{target}`: isolate, close, or back to the rule. For admins; kept with their name."""
     caller = _admin(await app.callers.authenticate(request.headers))
@@ -49,6 +96,11 @@ async def order(app: App, request: Request, request_id: str) -> Response:
     until = app.clock() + wanted.seconds if wanted.seconds else None
     view = await app.health.set_manual(target, wanted.action, caller.name, wanted.reason, until)
     return json_response(to_json(_view(view, app)), request_id)
+
+
+def decision_body(decision: Decision) -> dict[str, Any]:
+    """A decision as JSON: the plan with each candidate's score or reason, the facts behind it, what came of it."""
+    return asdict(decision)
 
 
 def _admin(caller: Caller) -> Caller:

@@ -9,6 +9,7 @@ from routing.types import Choice, Estimate, Exclusion, Facts, Plan, Speed, Targe
 
 UNKNOWN_QUALITY = 0.75  # of a target whose quality is not stated: good enough for most tasks, not for the hard ones
 UNKNOWN_SPEED = Speed(first_token_seconds=1.0, tokens_per_second=50.0)  # until this instance has seen the target answer
+OVER_CEILING = "over the ceiling"
 _TIER = 1e12  # above any cost in micro-USD and any time in seconds: a lower tier never outranks a higher one
 
 
@@ -110,9 +111,9 @@ def _too_expensive(target: Target, facts: Facts) -> str | None:
         return None
     estimate = facts.cost.get(target.name)
     if estimate is None:
-        return "over the ceiling: its price is unknown"
+        return f"{OVER_CEILING}: its price is unknown"
     if estimate.expected > facts.max_cost:
-        return f"over the ceiling: {estimate.expected / 1e6:.6f} USD expected of {facts.max_cost / 1e6:.6f}"
+        return f"{OVER_CEILING}: {estimate.expected / 1e6:.6f} USD expected of {facts.max_cost / 1e6:.6f}"
     return None
 
 

@@ -41,6 +41,8 @@ class Caller:
     name: str
     role: Role = "user"
     groups: tuple[str, ...] = ()
+    routes: frozenset[str] | None = None  # that may be asked for; None: all
+    targets: frozenset[str] | None = None  # that may answer; None: all
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +166,7 @@ class Plan:
     task: Task
     choices: tuple[Choice, ...]
     exclusions: tuple[Exclusion, ...] = ()
+    note: str = ""  # what did not go as the routes file says
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +188,7 @@ class Usage:
     output: int = 0
     cached: int = 0
     reasoning: int = 0
+    cache_write: int = 0  # of the input, written to the provider's cache
     estimated: bool = False
 
 
@@ -203,7 +207,9 @@ class Decision:
     id: str
     at: float  # epoch seconds
     caller: str
+    model: str  # as the request named it
     plan: Plan
+    facts: Facts
     attempts: tuple[Attempt, ...] = ()
     target: str | None = None
     usage: Usage | None = None

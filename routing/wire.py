@@ -5,15 +5,15 @@ Unknown fields pass through: a request keeps the mapping it was parsed into, and
 
 from __future__ import annotations
 
-import re
+import json
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, PrivateAttr, Tag, ValidationError
-from pydantic_core import PydanticCustomError, from_json, to_json
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, PrivateAttr, Tag, ValidationError
+from pydantic_core import from_json, to_json
 
 from routing.errors import InvalidRequest
-from routing.types import TASK_KINDS, Feature, TaskKind, Usage
+from routing.types import Feature, Usage
 
 T = TypeVar("T")
 MessageRole = Literal["system", "developer", "user", "assistant", "tool", "function"]
@@ -68,24 +68,19 @@ class ResponseFormat(Wire):
     type: str
 
 
-def task_kind(value: Any) -> TaskKind:
-    """A task label as callers write it, `code_generation` or `CodeGeneration`; an unknown one lists the ten."""
-    name = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", value.strip()).lower() if isinstance(value, str) else ""
-    for kind in TASK_KINDS:
-        if kind == name:
-            return kind
-    raise PydanticCustomError("task_kind", "Unknown task; tasks are {kinds}", {"kinds": ", ".join(TASK_KINDS)})
-
-
 class Hints(BaseModel):
     """The `router` object of a request: wishes and ceilings for this one request. Unknown keys are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, hide_input_in_errors=True)
 
-    task: Annotated[TaskKind, BeforeValidator(task_kind)] | None = None
+    task: str | None = None  # one of the ten, in snake or Camel case
     strategy: Literal["task", "cost", "speed"] | None = None
-    only: list[str] | None = Field(default=None, min_length=1)
-    deny: list[str] | None = None
+    max_cost_usd: float | None = Field(default=None, gt=0, allow_inf_nan=False)  # of the whole request, at worst
+    max_latency_ms: float | None = Field(default=None, gt=0, allow_inf_nan=False)  # to the first token
+    min_quality: float | None = Field(default=None, ge=0, le=1)
+    priority: int | None = Field(default=None, ge=1, le=10)
+    only: list[str] | None = Field(default=None, min_length=1)  # targets
+    deny: list[str] | None = None  # targets
 
 
 class ChatRequest(Wire):
@@ -96,9 +91,12 @@ class ChatRequest(Wire):
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     tools: list[Any] | None = None
+    functions: list[Any] | None = None  # what `tools` was called before
+    modalities: list[Any] | None = None
     response_format: ResponseFormat | None = None
     max_tokens: int | None = Field(default=None, ge=1)
     max_completion_tokens: int | None = Field(default=None, ge=1)
+    n: int | None = Field(default=None, ge=1)
     metadata: dict[str, Any] | None = None
     router: Hints | None = None
 
@@ -122,6 +120,13 @@ class ChatRequest(Wire):
         """The most output tokens the caller asks for."""
         return self.max_completion_tokens or self.max_tokens
 
+    def limited(self, output_tokens: int) -> ChatRequest:
+        """The same request with at most this many output tokens, said in the field the caller itself uses."""
+        name = "max_tokens" if self.max_tokens and not self.max_completion_tokens else "max_completion_tokens"
+        request = self.model_copy(update={name: output_tokens})
+        request._fields = {**self._fields, name: output_tokens}
+        return request
+
     @property
     def wants_usage(self) -> bool:
         """Whether the caller asked for the usage chunk at a stream's end."""
@@ -130,8 +135,10 @@ class ChatRequest(Wire):
     def needs(self) -> frozenset[Feature]:
         """The features a target must have to answer this request."""
         needed: set[Feature] = set()
-        if self.tools:
+        if self.tools or self.functions:
             needed.add("tools")
+        if self.modalities and "audio" in self.modalities:
+            needed.add("audio")
         if self.response_format and self.response_format.type == "json_schema":
             needed.add("json_schema")
         for message in self.messages:
@@ -155,15 +162,15 @@ _PART_NEEDS: Mapping[str, Feature] = {"image_url": "vision", "input_audio": "aud
 
 
 class TokenDetails(Wire):
-    cached_tokens: int | None = None
-    reasoning_tokens: int | None = None
+    cached_tokens: int | None = Field(default=None, ge=0)
+    reasoning_tokens: int | None = Field(default=None, ge=0)
 
 
 class WireUsage(Wire):
     """A reply's `usage` object."""
 
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
+    prompt_tokens: int = Field(default=0, ge=0)
+    completion_tokens: int = Field(default=0, ge=0)
     prompt_tokens_details: TokenDetails | None = None
     completion_tokens_details: TokenDetails | None = None
 
@@ -190,7 +197,20 @@ def parse_object(body: bytes) -> dict[str, Any]:
         raise InvalidRequest(f"The body is not valid JSON: {error}.", code="invalid_json") from None
     if not isinstance(fields, dict):
         raise InvalidRequest("The body must be a JSON object.", code="invalid_json")
+    if _overflows(fields):
+        raise InvalidRequest("The body holds a number that is too large, such as 1e400.", code="invalid_json")
     return fields
+
+
+def _overflows(fields: dict[str, Any]) -> bool:
+    """Whether a number was read as infinity, which could not be written as JSON again."""
+    if b"Infinity" not in to_json(fields):
+        return False  # nearly always, and the slow way is only for texts that speak of it
+    try:
+        json.dumps(fields, allow_nan=False)
+    except ValueError:
+        return True
+    return False
 
 
 def validated(check: Callable[[Any], T], value: Any) -> T:
@@ -199,7 +219,7 @@ def validated(check: Callable[[Any], T], value: Any) -> T:
         return check(value)
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        path = path_of(first["loc"])
+        path = path_of(first["loc"])[:_LARGEST_ECHO]
         raise InvalidRequest(f"{path}: {first['msg']}.", param=path) from None
 
 
@@ -211,4 +231,4 @@ def path_of(location: tuple[int | str, ...]) -> str:
             path += f"[{step}]"
         elif step not in _TAGS:
             path += f".{step}" if path else str(step)
-    return path[:_LARGEST_ECHO]
+    return path

@@ -5,29 +5,36 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from routing import config
+from routing import config, custom, pricing
 from routing.background import Background
 from routing.breaker_state import BreakerSettings
 from routing.callers import Callers
 from routing.cloud import worker
-from routing.cloud.identity import Identity, IdentityUnavailable
-from routing.cloud.keyvault import KeyVault, VaultUnavailable
+from routing.cloud.identity import Identity
+from routing.cloud.keyvault import KeyVault
 from routing.cloud.tables import TableStore
-from routing.config import AnyProvider, Config
-from routing.errors import Misconfigured, Unauthorized
+from routing.config import Config
+from routing.credentials import VAULT, caller_keys, caller_roles, credential, unusable
+from routing.custom import Custom
+from routing.decisions import Decisions
+from routing.entra import EntraTokens
+from routing.errors import Misconfigured
 from routing.health import Health
-from routing.providers import azure_openai, ollama, openai
+from routing.planner import Planner
+from routing.providers import anthropic, azure_openai, ollama, openai
+from routing.providers.anthropic import AnthropicSettings
 from routing.providers.azure_openai import AzureOpenAISettings
-from routing.providers.base import Credential, KeyCredential, NoCredential, Provider
+from routing.providers.base import Provider
 from routing.providers.ollama import OllamaSettings
 from routing.router import Router
-from routing.secrets import UNRESOLVED, Read, Secrets, SecretSettings, SecretUnavailable, from_environment
+from routing.routes_file import AnyProvider
+from routing.secrets import Read, Secrets, from_environment
 from routing.store import Store
-from routing.types import Caller
 
 _log = logging.getLogger(__name__)
 STATE_TABLE = "RouterState"
@@ -42,8 +49,10 @@ class App:
     router: Router
     callers: Callers
     health: Health
+    decisions: Decisions
     providers: Mapping[str, Provider]
     background: Background
+    resources: AsyncExitStack  # closed last: what reads secrets and tokens
     clock: Callable[[], float] = time.time  # epoch seconds
 
     async def aclose(self) -> None:
@@ -52,6 +61,7 @@ class App:
         await self.health.close()
         for provider in self.providers.values():
             await provider.aclose()
+        await self.resources.aclose()
 
 
 class _Built:
@@ -92,30 +102,39 @@ def build(environment: Mapping[str, str]) -> App:
     """The app that an environment describes. Raises Misconfigured."""
     root = Path(__file__).parent.parent
     loaded = config.load(root / environment.get("ROUTER_CONFIG", "routes.toml"), environment)
-    if errors := list(_unresolved(loaded, environment)):
+    strategies, errors = custom.load(loaded)
+    if errors := [*errors, *unusable(loaded, environment)]:
         raise Misconfigured(errors)
-    identity = Identity(environment.get("AZURE_CLIENT_ID"))
-    secrets = Secrets(_readers(environment, identity), time.monotonic, SecretSettings())
+    resources = AsyncExitStack()
+    identity = Identity(environment)
+    resources.push_async_callback(identity.aclose)
+    secrets = Secrets(_readers(environment, identity, resources), time.monotonic, loaded.file.secrets)
+    resources.push_async_callback(secrets.aclose)
     background = Background()
     providers = {name: _provider(name, settings, secrets, identity) for name, settings in loaded.file.providers.items()}
     health = Health(_breakers(loaded), _store(environment, identity), settings=loaded.file.health)
-    callers = Callers({who.key: Caller(name, who.role) for name, who in loaded.file.callers.items()}, secrets)
-    return App(loaded, Router(loaded, providers, health, background), callers, health, providers, background)
+    decisions = Decisions()
+    planner = Planner(loaded, health, pricing.bundled, Custom(strategies))
+    router = Router(loaded, providers, health, planner, decisions, background)
+    callers = Callers(caller_keys(loaded), secrets, _tokens(loaded, resources))
+    return App(loaded, router, callers, health, decisions, providers, background, resources)
 
 
-def _readers(environment: Mapping[str, str], identity: Identity) -> dict[str, Read]:
+def _readers(environment: Mapping[str, str], identity: Identity, resources: AsyncExitStack) -> dict[str, Read]:
     readers = {"env": from_environment(environment)}
-    if vault_url := environment.get("ROUTER_KEY_VAULT"):
-        vault = KeyVault(vault_url, identity)
-
-        async def read(name: str) -> str:
-            try:
-                return await vault.read(name)
-            except VaultUnavailable as error:
-                raise SecretUnavailable(str(error)) from None
-
-        readers["keyvault"] = read
+    if VAULT in environment:
+        vault = KeyVault(environment[VAULT].strip(), identity)
+        resources.push_async_callback(vault.aclose)
+        readers["keyvault"] = vault.read
     return readers
+
+
+def _tokens(loaded: Config, resources: AsyncExitStack) -> EntraTokens | None:
+    if loaded.file.entra is None:
+        return None
+    tokens = EntraTokens(loaded.file.entra, caller_roles(loaded))
+    resources.push_async_callback(tokens.aclose)
+    return tokens
 
 
 def _store(environment: Mapping[str, str], identity: Identity) -> Store | None:
@@ -128,49 +147,11 @@ def _breakers(loaded: Config) -> dict[str, BreakerSettings]:
     return {name: target.breaker or loaded.file.breaker for name, target in loaded.file.targets.items()}
 
 
-def _unresolved(loaded: Config, environment: Mapping[str, str]) -> Iterator[str]:
-    """References that cannot lead to a secret, whatever the vault says."""
-    for path, reference in loaded.references():
-        source, _, name = reference.partition(":")
-        if source == "env" and environment.get(name, "").startswith(UNRESOLVED):
-            yield f"{path}: the app setting {name} is a Key Vault reference that the platform could not resolve"
-        if source == "keyvault" and "ROUTER_KEY_VAULT" not in environment:
-            yield f"{path}: {reference} needs the app setting ROUTER_KEY_VAULT, the vault's https address"
-
-
 def _provider(name: str, settings: AnyProvider, secrets: Secrets, identity: Identity) -> Provider:
     if isinstance(settings, AzureOpenAISettings):
-        return azure_openai.build(name, settings, _credential(settings, azure_openai.KEY_HEADER, secrets, identity))
+        return azure_openai.build(name, settings, credential(settings, azure_openai.KEY_HEADER, secrets, identity))
+    if isinstance(settings, AnthropicSettings):
+        return anthropic.build(name, settings, credential(settings, anthropic.KEY_HEADER, secrets, identity))
     if isinstance(settings, OllamaSettings):
-        return ollama.build(name, settings, _credential(settings, ollama.KEY_HEADER, secrets, identity))
-    return openai.build(name, settings, _credential(settings, openai.KEY_HEADER, secrets, identity))
-
-
-def _credential(settings: AnyProvider, header: tuple[str, str], secrets: Secrets, identity: Identity) -> Credential:
-    if isinstance(settings, AzureOpenAISettings) and settings.auth == "identity":
-        return KeyCredential("authorization", "Bearer ", _token(identity))
-    if settings.key is None:
-        return NoCredential()
-    return KeyCredential(*header, _secret(settings.key, secrets))
-
-
-def _secret(reference: str, secrets: Secrets) -> Callable[[bool], Awaitable[str]]:
-    async def read(fresh: bool) -> str:
-        try:
-            return await secrets.get(reference, fresh=fresh)
-        except SecretUnavailable as error:
-            _log.error("A provider's key is missing: %s", error)
-            raise Unauthorized("The router has no key for the provider.") from None
-
-    return read
-
-
-def _token(identity: Identity) -> Callable[[bool], Awaitable[str]]:
-    async def read(fresh: bool) -> str:
-        try:
-            return await identity.token(COGNITIVE_SERVICES)
-        except IdentityUnavailable as error:
-            _log.error("The router's identity gives no token: %s", error)
-            raise Unauthorized("The router has no token for the provider.") from None
-
-    return read
+        return ollama.build(name, settings, credential(settings, ollama.KEY_HEADER, secrets, identity))
+    return openai.build(name, settings, credential(settings, openai.KEY_HEADER, secrets, identity))

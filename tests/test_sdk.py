@@ -9,6 +9,7 @@ import pytest
 from pydantic import BaseModel
 
 from local.providers import Fault
+from local.standin_answers import fragments
 from tests.routes_for import CHAT, HELLO, ONCE, heard
 
 TOOLS: list[Any] = [
@@ -90,9 +91,7 @@ def test_tools_are_called_and_their_results_answered(stage):
 def test_one_tool_at_a_time_where_the_caller_says_so(stage):
     stage.serve(stage.standin(name="one"))
     with stage.sdk() as client:
-        answer = client.chat.completions.create(
-            model="chat", messages=USE_BOTH, tools=TOOLS, parallel_tool_calls=False
-        )
+        answer = client.chat.completions.create(model="chat", messages=USE_BOTH, tools=TOOLS, parallel_tool_calls=False)
     assert len(answer.choices[0].message.tool_calls or ()) == 1
 
 
@@ -141,7 +140,6 @@ def test_models_are_listed_and_looked_up(stage):
     assert caught.value.code == "model_not_found"
 
 
-STATUS = Fault("status")
 REFUSALS = [
     pytest.param(Fault("content_filter"), openai.BadRequestError, "content_filter", id="400"),
     pytest.param(Fault("context_length_exceeded"), openai.BadRequestError, "context_length_exceeded", id="too long"),
@@ -168,7 +166,8 @@ def test_a_refusal_is_raised_as_its_class(stage, fault, expected, code, stream):
         client.chat.completions.create(**CHAT, stream=stream)
     assert caught.value.code == code
     assert caught.value.request_id
-    assert one.asked == 1, "the router has tried already: the SDK must not try once more"
+    by_router = 2 if fault.kind == "unauthorized" else 1  # once more with the key read anew
+    assert one.asked == by_router, "the router has tried already: the SDK must not try once more"
 
 
 def test_a_wrong_key_is_an_authentication_error(stage):
@@ -243,24 +242,27 @@ def test_a_long_wait_is_told_and_not_waited_for(stage):
 def test_an_error_after_the_first_tokens_is_raised_and_the_tokens_are_kept(stage):
     one = stage.standin(name="one", tokens=20, fault=Fault("cut", after=6))
     stage.serve(one, stage.standin(name="two"))
-    said = []
+    said: list[str] = []
     with stage.sdk() as client:
         stream = client.chat.completions.create(**CHAT, stream=True)
-        with pytest.raises(openai.APIError) as caught:
+        with stream, pytest.raises(openai.APIError) as caught:
             said.extend(chunk.choices[0].delta.content or "" for chunk in stream)
-        stream.close()
+    assert "".join(said) == "".join(fragments(heard(one))[:5])
     assert caught.value.code == "provider_bad_reply"
     assert not isinstance(caught.value, openai.APIConnectionError)
 
 
-async def test_an_error_after_the_first_tokens_is_raised_by_the_async_client_too(stage):
-    one = stage.standin(name="one", tokens=20, fault=Fault("reset", after=6))
+async def test_the_async_client_keeps_the_tokens_before_an_error_too(stage):
+    one = stage.standin(name="one", tokens=20, tokens_per_second=100, fault=Fault("reset", after=6))
     stage.serve(one)
-    said = []
-    async with stage.async_sdk() as client:
-        stream = await client.chat.completions.create(**CHAT, stream=True)
+    said: list[str] = []
+
+    async def listen(stream) -> None:
+        async for chunk in stream:
+            said.append(chunk.choices[0].delta.content or "")
+
+    async with stage.async_sdk() as client, await client.chat.completions.create(**CHAT, stream=True) as stream:
         with pytest.raises(openai.APIError, match="broke off"):
-            async for chunk in stream:
-                said.append(chunk.choices[0].delta.content or "")
-        await stream.close()
-    assert "".join(said) == "one (model-of-one)" or heard(one).startswith("".join(said)) and said
+            await listen(stream)
+    assert "".join(said), "a reset may lose the last of them, never all"
+    assert heard(one).startswith("".join(said))

@@ -2,40 +2,157 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from routing.fresh import Ages, Fresh, SecretUnavailable
 
 if TYPE_CHECKING:
+    from types import TracebackType
+
+    from azure.core.credentials import AccessToken, AccessTokenInfo, TokenRequestOptions
     from azure.core.credentials_async import AsyncTokenCredential
+    from azure.identity.aio import DefaultAzureCredential, ManagedIdentityCredential
+
+TOKEN_SECONDS = 15.0  # for one token: `az` on a laptop takes seconds, and Azure's own client retries
+RENEW_BEFORE = 300.0  # seconds before a token expires; azure.identity asks its source for a new one from then on
+WAIT_BEFORE = 30.0
 
 
-class IdentityUnavailable(Exception):
-    """No token is to be had; the message says for what."""
+@dataclass(frozen=True, slots=True)
+class _Use:
+    """What a token is for."""
+
+    scopes: tuple[str, ...]
+    tenant_id: str | None
+    enable_cae: bool
 
 
 class Identity:
-    """Gives tokens. Loads azure.identity when the first one is asked for, because that takes 0.2 s of CPU."""
+    """Gives tokens, each kept and renewed before it expires. Azure's own clients take it as their credential.
 
-    def __init__(self, client_id: str | None) -> None:
-        self._client_id = client_id  # of the user-assigned identity, app setting AZURE_CLIENT_ID
-        self._credential: AsyncTokenCredential | None = None
+    azure.identity keeps tokens too, but it has no way to get past one that a service refuses, lets every waiting
+    request ask for its own, and takes 0.2 s of CPU to import; so it is loaded late and in a thread.
+    """
+
+    def __init__(self, environment: Mapping[str, str], clock: Callable[[], float] = time.time) -> None:
+        self._managed = "IDENTITY_ENDPOINT" in environment  # App Service and Functions set it, nobody else does
+        self._client_id = environment.get("AZURE_CLIENT_ID") or None  # of a user-assigned identity
+        self._clock = clock
+        self._tokens: dict[_Use, Fresh[AccessTokenInfo]] = {}
+        self._refused: set[_Use] = set()
+        self._credential: DefaultAzureCredential | ManagedIdentityCredential | None = None
+        self._opening = asyncio.Lock()
 
     def credential(self) -> AsyncTokenCredential:
-        """The credential for Azure's own clients, which keeps each token until shortly before it expires."""
-        if self._credential is None:
-            from azure.identity.aio import DefaultAzureCredential
+        """For the clients of Azure's SDK."""
+        return self
 
-            self._credential = DefaultAzureCredential(managed_identity_client_id=self._client_id)
-        return self._credential
-
-    async def token(self, scope: str) -> str:
-        """An access token for `scope`. Raises IdentityUnavailable."""
-        from azure.core.exceptions import AzureError
-
+    async def token(self, scope: str, *, fresh: bool = False) -> str:
+        """An access token for `scope`; `fresh` when the last one was refused. Raises SecretUnavailable."""
         try:
-            return (await self.credential().get_token(scope)).token
-        except AzureError as error:
-            raise IdentityUnavailable(f"no token for {scope}: {type(error).__name__}") from None
+            return (await self._kept(_Use((scope,), None, False)).get(0 if fresh else float("inf"))).token
+        except Exception as error:  # whatever azure.identity and the libraries below it raise
+            passing = not _says_no(error)
+            raise SecretUnavailable(f"no token for {scope}: {type(error).__name__}; {HINT}", passing=passing) from None
+
+    def distrust(self) -> None:
+        """A service refused its token: the next that Azure's clients ask for is a new one."""
+        self._refused.update(self._tokens)
+
+    async def get_token_info(self, *scopes: str, options: TokenRequestOptions | None = None) -> AccessTokenInfo:
+        """What Azure's clients call. Raises what azure.identity raises."""
+        options = options or {}
+        if options.get("claims"):  # the service names what the new token has to say
+            return await self._ask(scopes, options, anew=False)
+        use = _Use(scopes, options.get("tenant_id"), bool(options.get("enable_cae")))
+        kept, anew = self._kept(use), use in self._refused
+        self._refused.discard(use)
+        return await kept.get(0 if anew else float("inf"))
+
+    async def get_token(
+        self,
+        *scopes: str,
+        claims: str | None = None,
+        tenant_id: str | None = None,
+        enable_cae: bool = False,
+        **_: Any,
+    ) -> AccessToken:
+        """The older form of `get_token_info`."""
+        from azure.core.credentials import AccessToken
+
+        given: dict[str, Any] = {"claims": claims, "tenant_id": tenant_id, "enable_cae": enable_cae}
+        options: Any = {name: value for name, value in given.items() if value}
+        info = await self.get_token_info(*scopes, options=options)
+        return AccessToken(info.token, info.expires_on)
+
+    async def close(self) -> None:
+        """Nothing: the identity outlives the clients that use it."""
+
+    async def __aenter__(self) -> Identity:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None = None,
+        error: BaseException | None = None,
+        trace: TracebackType | None = None,
+    ) -> None:
+        await self.close()
 
     async def aclose(self) -> None:
+        """Ends what is under way and closes the connections."""
+        for kept in self._tokens.values():
+            await kept.aclose()
         if self._credential is not None:
             await self._credential.close()
+
+    def _kept(self, use: _Use) -> Fresh[AccessTokenInfo]:
+        if use not in self._tokens:
+            self._tokens[use] = Fresh(partial(self._read, use), self._ages, self._clock)
+        return self._tokens[use]
+
+    def _ages(self, token: AccessTokenInfo) -> Ages:
+        left = token.expires_on - self._clock()
+        recommended = (token.refresh_on or token.expires_on) - self._clock()
+        return Ages(renew=min(recommended, left - RENEW_BEFORE), old=left - WAIT_BEFORE, useless=left)
+
+    async def _read(self, use: _Use, anew: bool) -> AccessTokenInfo:
+        options: Any = {"tenant_id": use.tenant_id} if use.tenant_id else {}
+        if use.enable_cae:
+            options["enable_cae"] = True
+        return await self._ask(use.scopes, options, anew=anew)
+
+    async def _ask(self, scopes: tuple[str, ...], options: TokenRequestOptions, *, anew: bool) -> AccessTokenInfo:
+        async with asyncio.timeout(TOKEN_SECONDS):
+            if anew:  # a credential of its own knows no earlier token
+                async with await asyncio.to_thread(self._make) as credential:
+                    return await credential.get_token_info(*scopes, options=options)
+            return await (await self._opened()).get_token_info(*scopes, options=options)
+
+    async def _opened(self) -> DefaultAzureCredential | ManagedIdentityCredential:
+        async with self._opening:
+            if self._credential is None:
+                self._credential = await asyncio.to_thread(self._make)
+        return self._credential
+
+    def _make(self) -> DefaultAzureCredential | ManagedIdentityCredential:
+        from azure.identity.aio import DefaultAzureCredential, ManagedIdentityCredential
+
+        if self._managed:
+            return ManagedIdentityCredential(client_id=self._client_id)
+        return DefaultAzureCredential(managed_identity_client_id=self._client_id)
+
+
+HINT = "in Azure give the app an identity and set AZURE_CLIENT_ID to its client id, on a laptop run `az login`"
+
+
+def _says_no(error: Exception) -> bool:
+    """Whether the identity's source answered and refused, or there is no identity at all."""
+    from azure.core.exceptions import ClientAuthenticationError
+
+    return isinstance(error, ClientAuthenticationError)

@@ -6,7 +6,7 @@ import hashlib
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,7 @@ from routing.documents import (
 )
 
 if TYPE_CHECKING:
+    from azure.core.credentials import AzureNamedKeyCredential
     from azure.core.credentials_async import AsyncTokenCredential
     from azure.data.tables import TableEntity
     from azure.data.tables.aio import TableClient
@@ -68,7 +69,7 @@ class TableStore:
         self,
         account: str,
         table: str,
-        credential: Callable[[], AsyncTokenCredential] | None = None,
+        credential: Callable[[], AsyncTokenCredential | AzureNamedKeyCredential] | None = None,
         *,
         partition: str = "breakers",
         clock: Callable[[], float] = time.time,
@@ -91,7 +92,8 @@ class TableStore:
             try:
                 return _versioned(await self._open().get_entity(self._partition, escape(key), **self._timed()))
             except ResourceNotFoundError as error:
-                await self._create_if_missing(error)
+                if _code(error) == "TableNotFound":
+                    await self._create_table()
                 return None
 
     async def load_all(self) -> Mapping[str, Versioned]:
@@ -103,8 +105,8 @@ class TableStore:
             try:
                 found = self._open().query_entities(query, parameters=named, **self._timed())
                 return {unescape(entity["RowKey"]): _versioned(entity) async for entity in found}
-            except ResourceNotFoundError as error:
-                await self._create_if_missing(error)
+            except ResourceNotFoundError:
+                await self._create_table()
                 return {}
 
     async def save(self, key: str, document: Mapping[str, Any], etag: str | None) -> Versioned:
@@ -112,10 +114,10 @@ class TableStore:
         entity = self._entity(key, document)
         with self._errors(conflict=key):
             if etag is None:
-                answer = await self._open().create_entity(entity, **self._timed())
+                answer = await self._create(entity)
             else:
                 answer = await self._open().update_entity(entity, mode=_replace(), **_only_if(etag), **self._timed())
-        return Versioned(document, answer["etag"], schema_of(document))
+        return Versioned(decode(encode(key, document)), answer["etag"], schema_of(document))
 
     async def set_aside(self, key: str, etag: str, why: str) -> None:
         """Moves an entity to the partition of the set aside, where `load` does not look. Raises Conflict."""
@@ -134,6 +136,15 @@ class TableStore:
         if self._client is not None:
             await self._client.close()
             self._client = None
+
+    async def _create(self, entity: dict[str, Any]) -> Mapping[str, Any]:
+        from azure.core.exceptions import ResourceNotFoundError
+
+        try:
+            return await self._open().create_entity(entity, **self._timed())
+        except ResourceNotFoundError:
+            await self._create_table()
+            return await self._open().create_entity(entity, **self._timed())
 
     def _open(self) -> TableClient:
         if self._client is None:
@@ -162,15 +173,11 @@ class TableStore:
 
         return {"raw_response_hook": hook}
 
-    async def _create_if_missing(self, error: Any) -> None:
+    async def _create_table(self) -> None:
         from azure.core.exceptions import ResourceExistsError
 
-        if _code(error) != "TableNotFound":
-            return
-        try:
+        with suppress(ResourceExistsError):
             await self._open().create_table()
-        except ResourceExistsError:
-            return
 
     @contextmanager
     def _errors(self, conflict: str | None = None) -> Iterator[None]:
@@ -183,7 +190,7 @@ class TableStore:
             status = getattr(error, "status_code", None)
             if status in (401, 403):
                 raise StoreForbidden(self._forbidden(error)) from None
-            if conflict is not None and status in (404, 409, 412) and _code(error) != "TableNotFound":
+            if conflict is not None and status in (404, 409, 412):
                 raise Conflict(f"{conflict}: another version was saved") from None
             raise StoreUnavailable(f"table {self._table}: {_code(error) or type(error).__name__}") from None
 

@@ -185,8 +185,9 @@ def _message(reply: Mapping[str, Any], reason: str) -> dict[str, Any]:
     if calls:
         message["tool_calls"] = calls
     if thoughts := [block for block in blocks if block["type"] in THINKING]:
-        message["reasoning_content"] = "".join(str(block.get("thinking", "")) for block in thoughts)
         message["thinking_blocks"] = thoughts
+        if thought := "".join(str(block.get("thinking", "")) for block in thoughts):
+            message["reasoning_content"] = thought
     return message
 
 

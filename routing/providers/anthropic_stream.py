@@ -15,7 +15,6 @@ from pydantic_core import to_json
 
 from routing.errors import BadReply, ProviderError
 from routing.providers.anthropic_reply import (
-    THINKING,
     an_object,
     call_object,
     completion_head,
@@ -54,11 +53,11 @@ class AnthropicStream(Stream):
             if failure:
                 raise failure
         chunk, failure = translation.read(splitter.rest())
-        if failure or not translation.finished:
-            raise failure or BadReply("The provider's stream ended before the answer did.")
-        if not translation.done:
-            chunk = Chunk(chunk.data + _DONE, chunk.meaningful, chunk.tokens, chunk.usage) if chunk else Chunk(_DONE)
         if chunk:
+            yield chunk
+        if failure:
+            raise failure
+        if chunk := translation.end():
             yield chunk
 
     async def aclose(self) -> None:
@@ -85,6 +84,12 @@ class _Written:
     usage: Usage | None = None
     model: str | None = None
 
+    def chunk(self) -> Chunk | None:
+        """None when nothing was written."""
+        if not self.data:
+            return None
+        return Chunk(b"".join(self.data), self.meaningful, self.tokens, self.usage, self.model)
+
 
 class Translation:
     """One message on its way: events in, chunks out. Pure but for the second it began in."""
@@ -96,22 +101,28 @@ class Translation:
         self._open: dict[int, _Block] = {}
         self._calls = 0
         self._out = _Written()
-        self.finished = False  # the reason for the end was told
-        self.done = False
+        self._finished = False  # the reason for the end was told
+        self._done = False
 
     def read(self, events: Iterable[ServerSentEvent]) -> tuple[Chunk | None, ProviderError | None]:
         """What the events say, and the failure that ended them: what came before it is still to be delivered."""
         self._out, failure = _Written(), None
         try:
             for event in events:
-                if event.data and not self.done:
+                if event.data and not self._done:
                     self._take(an_object(event.data))
         except ProviderError as error:
             failure = error
-        out = self._out
-        if not out.data and out.usage is None:
-            return None, failure
-        return Chunk(b"".join(out.data), out.meaningful, out.tokens, out.usage, out.model), failure
+        return self._out.chunk(), failure
+
+    def end(self) -> Chunk | None:
+        """What is still to be said when no more events come. Raises BadReply when the answer has not ended."""
+        if not self._finished:
+            raise BadReply("The provider's stream ended before the answer did.")
+        self._out = _Written()
+        if not self._done:
+            self._message_stop({})
+        return self._out.chunk()
 
     def _take(self, event: dict[str, Any]) -> None:
         kind = event.get("type")
@@ -139,6 +150,10 @@ class Translation:
             case "tool_use":
                 self._calls += 1
                 self._say({"tool_calls": [{"index": block.call, **call_object(start, "")}]})
+            case "thinking":
+                block.said.append(str(start.get("thinking", "")))
+                self._say_text("reasoning_content", block.said[-1])
+                block.signature = str(start.get("signature", ""))
             case "redacted_thinking":
                 self._say({"thinking_blocks": [start]})
             case _:
@@ -172,17 +187,18 @@ class Translation:
         ended = member(event, "delta")
         self._counts |= {name: count for name, count in member(event, "usage").items() if count is not None}
         reason = ended.get("stop_reason")
-        if not isinstance(reason, str) or self.finished:
+        if not isinstance(reason, str) or self._finished:
             return
         if reason == "refusal":
             self._say({"refusal": refusal_text(ended)})
-        self.finished = self._out.meaningful = True
+        self._finished = self._out.meaningful = True
+        self._out.usage = usage_of(self._counts)
         self._write([{"index": 0, "delta": {}, "logprobs": None, **finish(reason)}])
 
     def _message_stop(self, event: dict[str, Any]) -> None:
-        if not self.finished:
+        if not self._finished:
             raise BadReply("The provider's stream stopped without a reason.")
-        self._out.usage, self.done = usage_of(self._counts), True
+        self._done = True
         if self._tell_usage:
             self._write([], usage_object(self._counts))
         self._out.data.append(_DONE)
@@ -213,7 +229,7 @@ class Translation:
 
 
 _EVENTS: Mapping[str, Callable[[Translation, dict[str, Any]], None]] = {
-    "message_start": Translation._message_start,  # noqa: SLF001 - the table belongs to the class
+    "message_start": Translation._message_start,
     "content_block_start": Translation._block_start,
     "content_block_delta": Translation._block_delta,
     "content_block_stop": Translation._block_stop,

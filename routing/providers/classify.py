@@ -6,6 +6,7 @@ Sources: OpenAI "Error codes", Azure OpenAI "Content filtering", Anthropic "Erro
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -25,7 +26,9 @@ from routing.errors import (
 )
 
 _CONTEXT_CODES = frozenset({"context_length_exceeded", "string_above_max_length", "max_tokens_exceeded"})
-_CONTENT_CODES = frozenset({"content_filter", "content_policy_violation", "ResponsibleAIPolicyViolation"})
+_CONTENT_CODES = frozenset(
+    {"content_filter", "content_policy_violation", "ResponsibleAIPolicyViolation", "ContentFiltered"}
+)
 _QUOTA_CODES = frozenset(
     {
         "insufficient_quota",
@@ -66,7 +69,9 @@ def error_object(body: bytes) -> Mapping[str, Any]:
         parsed = from_json(body)
     except ValueError:
         return {}
-    found = parsed.get("error") if isinstance(parsed, dict) else None
+    if not isinstance(parsed, dict):
+        return {}
+    found = parsed.get("error", parsed if parsed.get("object") == "error" else None)  # vLLM had it without a wrapper
     if isinstance(found, str):
         return {"message": found}
     return found if isinstance(found, dict) else {}
@@ -74,7 +79,7 @@ def error_object(body: bytes) -> Mapping[str, Any]:
 
 def from_status(status: int, error: Mapping[str, Any], retry_after: float | None = None) -> ProviderError:
     """The class for a reply with `status` (not 200) and this `error` object; `retry_after` in seconds."""
-    names = {name for name in (error.get("code"), error.get("type")) if isinstance(name, str)} & _NAMES
+    names = _names(error)
     if status == 429:
         if names & _QUOTA_CODES:
             return QuotaExhausted("The router's account at the provider is exhausted.")
@@ -92,7 +97,7 @@ def from_status(status: int, error: Mapping[str, Any], retry_after: float | None
 def from_error_in_reply(error: Mapping[str, Any]) -> ProviderError:
     """The class for an error object inside a 200: its code stands in for the status."""
     code = error.get("code")
-    if isinstance(code, str) and code.isdigit():
+    if isinstance(code, str) and _STATUS.fullmatch(code):
         code = int(code)
     if isinstance(code, int) and 400 <= code < 600:
         return from_status(code, error)
@@ -102,7 +107,14 @@ def from_error_in_reply(error: Mapping[str, Any]) -> ProviderError:
     return Unavailable("The provider reported an error inside its reply.")
 
 
-_NAMES = _CONTEXT_CODES | _CONTENT_CODES | _QUOTA_CODES
+_STATUS = re.compile(r"[45][0-9]{2}")
+
+
+def _names(error: Mapping[str, Any]) -> set[str]:
+    """Everything by which an error calls itself; Azure says what its filter found in an inner error."""
+    inner = error.get("innererror")
+    given = (error.get("code"), error.get("type"), inner.get("code") if isinstance(inner, dict) else None)
+    return {name for name in given if isinstance(name, str)}
 
 
 def _refused(status: int, error: Mapping[str, Any], names: set[str]) -> ProviderError:

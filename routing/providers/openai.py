@@ -73,11 +73,18 @@ class OpenAIProvider(Provider):
         response = await self._http.post(self._chat_url(target), await self._credential.headers(), body)
         if response.status_code == 200:
             return response
-        error = error_object(await self._http.read(response))
+        error = await self._error(response)
         failure = from_status(response.status_code, error, retry_after(response.headers))
         if isinstance(failure, Unauthorized):
             self._credential.renew()
         raise failure
+
+    async def _error(self, response: httpx.Response) -> Mapping[str, Any]:
+        """The error of a refusal; empty when its body is cut, for the status says enough."""
+        try:
+            return error_object(await self._http.read(response))
+        except BadReply:
+            return {}
 
 
 class OpenAIStream(Stream):
@@ -99,13 +106,16 @@ class OpenAIStream(Stream):
             if failure:
                 raise failure
         chunks, failure = self._read(splitter.rest())
-        if failure or not self._finished or self._begun - self._finished:
+        if failure or self._unfinished():
             raise failure or BadReply("The provider's stream ended before the answer did.")
         if chunks or not self._done:
             yield _merged([*chunks, *([] if self._done else [Chunk(DONE)])])
 
     async def aclose(self) -> None:
         await self._response.aclose()
+
+    def _unfinished(self) -> bool:
+        return not self._finished or bool(self._begun - self._finished)
 
     def _read(self, events: Iterable[ServerSentEvent]) -> tuple[list[Chunk], ProviderError | None]:
         """What the events say, and the failure that ended them: what came before it is still to be delivered."""
@@ -123,6 +133,8 @@ class OpenAIStream(Stream):
         if event.data is None:
             return None
         if event.data.strip() == b"[DONE]":
+            if self._unfinished():  # callers stop reading at this word, so it must not reach them
+                raise BadReply("The provider's stream ended before the answer did.")
             self._done = True
             return Chunk(DONE)
         fields = _object(event.data)
@@ -142,6 +154,8 @@ class OpenAIStream(Stream):
             if not isinstance(choice, dict):
                 raise BadReply("The provider sent a choice that is not an object.")
             index = choice.get("index", 0)
+            if not isinstance(index, int):
+                raise BadReply("The provider sent a choice without a number.")
             if _says_something(choice.get("delta")):
                 self._begun.add(index)
                 tokens += 1

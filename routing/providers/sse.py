@@ -10,14 +10,14 @@ from routing.errors import BadReply
 
 LARGEST_EVENT = 32 * 1024 * 1024  # bytes; an event that never ends must not fill the memory
 _BOM = b"\xef\xbb\xbf"
-_EVENT_END = re.compile(rb"\n\n|\r\n\r\n|\r\r|\n\r\n|\r\n\n")
+_EVENT_END = re.compile(rb"(?>\r\n|\n|\r)(?>\r\n|\n|\r)")  # atomic: one CRLF must not pass for two line ends
 _LINE_END = re.compile(rb"\r\n|\n|\r")
 _LONGEST_END = 4  # bytes of the longest event end, which may be cut by a piece's border
 
 
 @dataclass(frozen=True, slots=True)
 class ServerSentEvent:
-    """One event: the bytes as they came, and its data; None for a comment or another field alone."""
+    """One event: the bytes as they came, and its data; None for a comment, for empty data, or another field alone."""
 
     raw: bytes
     data: bytes | None
@@ -63,7 +63,7 @@ class EventSplitter:
 
 def _event(raw: bytes) -> ServerSentEvent:
     if raw.startswith(b"data: ") and raw.count(b"\n") == 2 and b"\r" not in raw:
-        return ServerSentEvent(raw, raw[6:-2])  # what every provider sends; the rest is for the exotic
+        return ServerSentEvent(raw, raw[6:-2] or None)  # what every provider sends; the rest is for the exotic
     data: list[bytes] = []
     kind: bytes | None = None
     for line in _LINE_END.split(raw):
@@ -72,4 +72,4 @@ def _event(raw: bytes) -> ServerSentEvent:
             data.append(value.removeprefix(b" "))
         elif name == b"event":
             kind = value.removeprefix(b" ")
-    return ServerSentEvent(raw, b"\n".join(data) if data else None, kind)
+    return ServerSentEvent(raw, b"\n".join(data) or None, kind)

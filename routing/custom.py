@@ -1,0 +1,93 @@
+"""Strategies that the owner of a router writes: imported and checked with the routes file, and never trusted with time.
+
+A custom strategy is a plain function `(Target, Facts) -> Score`, named in the routes file as `package.module:function`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import inspect
+import logging
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from routing.config import Config
+from routing.strategies import Score, Strategy
+from routing.types import Facts, Plan, Target
+
+LONGEST_SECONDS = 0.05  # for the scores of all targets of one request
+REST_SECONDS = 60.0  # that a slow one is left alone: its thread may still be running
+_log = logging.getLogger(__name__)
+
+
+def load(config: Config) -> tuple[dict[str, Strategy], list[str]]:
+    """Every custom strategy by its name, and why others cannot be used, each with its path in the routes file."""
+    found: dict[str, Strategy] = {}
+    errors: list[str] = []
+    for path, name in _named(config):
+        try:
+            found[name] = _imported(name)
+        except ValueError as error:
+            errors.append(f"{path}: {error}")
+    return found, errors
+
+
+@dataclass(slots=True)
+class Custom:
+    """Runs custom strategies off the event loop, each under a time limit."""
+
+    strategies: Mapping[str, Strategy] = field(default_factory=dict)
+    _resting_until: dict[str, float] = field(default_factory=dict)
+
+    async def plan(self, name: str, make: Callable[[Strategy], Plan]) -> Plan | str:
+        """The plan that `make` gives with the strategy, or why there is none. Never raises what the strategy raises."""
+        now = asyncio.get_running_loop().time()
+        if now < self._resting_until.get(name, 0.0):
+            return f"{name} rests after being slow"
+        try:
+            return await asyncio.wait_for(asyncio.to_thread(make, _checked(self.strategies[name])), LONGEST_SECONDS)
+        except TimeoutError:
+            self._resting_until[name] = now + REST_SECONDS
+            why = f"{name} took more than {LONGEST_SECONDS * 1000:.0f} ms"
+        except Exception as error:
+            why = f"{name} raised {type(error).__name__}"
+        _log.warning("A strategy was replaced by the route's order: %s", why)
+        return why
+
+
+def _named(config: Config) -> Iterator[tuple[str, str]]:
+    for route, settings in config.file.routes.items():
+        overrides = {"groups": settings.groups, "callers": settings.callers}
+        named = [(f"routes.{route}.strategy", settings.strategy)]
+        for kind, tables in overrides.items():
+            named += [(f"routes.{route}.{kind}.{whom}.strategy", each.strategy or "") for whom, each in tables.items()]
+        yield from ((path, name) for path, name in named if ":" in name)
+
+
+def _imported(name: str) -> Strategy:
+    """The function. Raises ValueError saying what is wrong with it."""
+    module, _, attribute = name.partition(":")
+    try:
+        function = getattr(importlib.import_module(module), attribute)
+    except Exception as error:  # whatever a module does when it is imported
+        raise ValueError(f"{name} cannot be imported: {type(error).__name__}: {error}") from None
+    if not callable(function) or inspect.iscoroutinefunction(function):
+        raise ValueError(f"{name} must be a plain function, not async")
+    try:
+        inspect.signature(function).bind(None, None)
+    except TypeError:
+        raise ValueError(f"{name} must take two arguments, the target and the facts") from None
+    strategy: Strategy = function
+    return strategy
+
+
+def _checked(strategy: Strategy) -> Strategy:
+    def score(target: Target, facts: Facts) -> Score:
+        scored: object = strategy(target, facts)
+        if isinstance(scored, Score) and math.isfinite(scored.value):
+            return scored
+        raise TypeError("a strategy returns a Score whose value is a finite number")
+
+    return score

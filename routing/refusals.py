@@ -1,0 +1,173 @@
+"""Why a routes file is refused: every error, each at the path its author wrote."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterator, Mapping
+from functools import cache
+from typing import Any
+
+from routing.routes_file import RoutesFile
+
+_NAMES = "names are letters, digits, '.', '_' and '-', at most 63, and begin with a letter or digit"
+_UNKNOWN_KEY = ("extra_forbidden", "unexpected_keyword_argument")
+_PLAINLY = {
+    "missing": "is missing",
+    "model_type": "should be a table",
+    "model_attributes_type": "should be a table",
+    "dict_type": "should be a table",
+    "dataclass_type": "should be a table",
+    "union_tag_not_found": "is missing",
+}
+
+
+def refusal(problem: Mapping[str, Any]) -> str:
+    """One violation as `path: what is wrong`, with the path as it stands in the file."""
+    kind, location = problem["type"], list(problem["loc"])
+    if location[0] == "providers" and len(location) > 2 and location[2] != "[key]":
+        del location[2]  # which kind of provider it was checked as is no key of the file
+    if kind in ("union_tag_invalid", "union_tag_not_found"):
+        location.append("type")
+    if location[-1] == "[key]" and kind not in _UNKNOWN_KEY:
+        location.pop()
+    return f"{_path(*location)}: {_what(kind, problem, location[-1])}"
+
+
+def _what(kind: str, problem: Mapping[str, Any], key: int | str) -> str:
+    if kind == "union_tag_invalid":
+        known = problem["ctx"]["expected_tags"].replace("'", "")
+        return f'no provider type "{problem["ctx"]["tag"]}"; types are {known}'
+    if kind in _UNKNOWN_KEY:
+        return f"unknown key{_did_you_mean(str(key))}"
+    if kind == "string_pattern_mismatch" and problem["loc"][-1] == "[key]":
+        return _NAMES
+    return _PLAINLY.get(kind) or problem["msg"].removeprefix("Value error, ")
+
+
+def _path(*steps: int | str) -> str:
+    """A place in the file; keys that TOML wants quoted are quoted."""
+    return "".join(f"[{step}]" if isinstance(step, int) else f".{_key(step)}" for step in steps).removeprefix(".")
+
+
+def _key(name: str) -> str:
+    return name if re.fullmatch("[A-Za-z0-9_-]+", name) else f'"{name}"'
+
+
+def _did_you_mean(key: str) -> str:
+    found = difflib.get_close_matches(key, _known_keys() - {key}, n=1)
+    return f"; did you mean {found[0]!r}?" if found else ""
+
+
+@cache
+def _known_keys() -> frozenset[str]:
+    document = RoutesFile.model_json_schema()
+    return frozenset(key for table in (document, *document["$defs"].values()) for key in table.get("properties", {}))
+
+
+def fill_addresses(raw: Mapping[str, Any], environment: Mapping[str, str]) -> Iterator[str]:
+    """Replaces a provider's `env:NAME` address by the app setting's value; yields those that are not set."""
+    for name, provider in _tables(raw, "providers"):
+        for key in ("base_url", "endpoint"):
+            value = provider.get(key)
+            if isinstance(value, str) and value.startswith("env:"):
+                setting = value.removeprefix("env:")
+                provider[key] = environment.get(setting) or "http://unset"
+                if not environment.get(setting):
+                    yield f"{_path('providers', name, key)}: the app setting {setting} is not set"
+
+
+def dangling(raw: Mapping[str, Any]) -> Iterator[str]:
+    """Names that lead nowhere. Reads the raw tables, so that they are found beside every other error."""
+    providers, targets, routes = (_table(raw, name) for name in ("providers", "targets", "routes"))
+    for name, target in _tables(raw, "targets"):
+        yield from _unknown(_path("targets", name, "provider"), target.get("provider"), "provider", providers)
+    for name, route in _tables(raw, "routes"):
+        yield from _dangling_route(name, route, targets)
+        if name in targets:
+            yield f"{_path('routes', name)}: a target has the same name"
+    for alias, name in _table(raw, "aliases").items():
+        yield from _unknown(_path("aliases", alias), name, "route or target", {**routes, **targets})
+        if alias in routes or alias in targets:
+            yield f"{_path('aliases', alias)}: a route or target has the same name"
+    yield from _dangling_callers(raw)
+    yield from _shared_keys(raw)
+
+
+def _dangling_callers(raw: Mapping[str, Any]) -> Iterator[str]:
+    """What callers may use, who the app roles stand for, and callers that nothing leads to."""
+    callers, targets, roles = _table(raw, "callers"), _table(raw, "targets"), _table(_table(raw, "entra"), "roles")
+    usable = {"routes": ("route or target", {**_table(raw, "routes"), **targets}), "targets": ("target", targets)}
+    for name, caller in _tables(raw, "callers"):
+        for kind, (what, known) in usable.items():
+            listed = _list(caller.get(kind))
+            yield from _twice(listed, "callers", name, kind)
+            for place, member in enumerate(listed):
+                yield from _unknown(_path("callers", name, kind, place), member, what, known)
+        if not caller.get("key") and not caller.get("keys") and name not in roles.values():
+            yield f"{_path('callers', name)}: needs key or keys, or an app role under [entra.roles]"
+    for role, name in roles.items():
+        yield from _unknown(_path("entra", "roles", role), name, "caller", callers)
+
+
+def _dangling_route(name: str, route: Mapping[str, Any], targets: Mapping[str, Any]) -> Iterator[str]:
+    members = _list(route.get("targets"))
+    yield from _twice(members, "routes", name, "targets")
+    for place, member in enumerate(members):
+        yield from _unknown(_path("routes", name, "targets", place), member, "target", targets)
+    yield from _dangling_tasks(route, members, "routes", name)
+    asked = _table(route, "detector").get("ask")
+    yield from _unknown(_path("routes", name, "detector", "ask"), asked, "target", targets)
+    for kind in ("groups", "callers"):
+        for whom, override in _tables(route, kind):
+            steps = ("routes", name, kind, whom)
+            own = _list(override.get("targets"))
+            yield from _twice(own, *steps, "targets")
+            for place, member in enumerate(own):
+                yield from _unknown(_path(*steps, "targets", place), member, "target", targets)
+            yield from _dangling_tasks(override, own or members, *steps)
+
+
+def _dangling_tasks(table: Mapping[str, Any], members: list[Any], *steps: str) -> Iterator[str]:
+    for kind, listed in _table(table, "tasks").items():
+        yield from _twice(_list(listed), *steps, "tasks", kind)
+        for place, member in enumerate(_list(listed)):
+            if isinstance(member, str) and member not in members:
+                yield f'{_path(*steps, "tasks", kind, place)}: "{member}" is not among the targets of this route'
+
+
+def _shared_keys(raw: Mapping[str, Any]) -> Iterator[str]:
+    """Callers with the same key could not be told apart."""
+    owners: dict[str, str] = {}
+    for name, caller in _tables(raw, "callers"):
+        yield from _twice(_list(caller.get("keys")), "callers", name, "keys")
+        listed = {("keys", place): key for place, key in enumerate(_list(caller.get("keys")))}
+        for place, key in {("key",): caller.get("key"), **listed}.items():
+            if isinstance(key, str) and owners.setdefault(key, name) != name:
+                yield f"{_path('callers', name, *place)}: {_path('callers', owners[key])} has the same key"
+
+
+def _unknown(path: str, name: Any, what: str, known: Mapping[str, Any]) -> Iterator[str]:
+    if isinstance(name, str) and name not in known:
+        plural = what.replace(" or ", "s and ") + "s"
+        yield f'{path}: no {what} "{name}"; {plural} are {", ".join(known) or "not defined yet"}'
+
+
+def _twice(names: list[Any], *steps: str) -> Iterator[str]:
+    for place, name in enumerate(names):
+        if name in names[:place]:
+            yield f'{_path(*steps, place)}: "{name}" stands there twice'
+
+
+def _table(raw: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    found = raw.get(name)
+    return found if isinstance(found, dict) else {}
+
+
+def _tables(raw: Mapping[str, Any], name: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The named tables under `[name]`; what is none there is refused elsewhere."""
+    return ((key, value) for key, value in _table(raw, name).items() if isinstance(value, dict))
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []

@@ -1,0 +1,145 @@
+"""The tables of the routes file, as its author writes them. The settings of a part live beside the part."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from routing.breaker_state import BreakerSettings
+from routing.entra import EntraSettings
+from routing.keeper import HealthSettings
+from routing.providers.anthropic import AnthropicSettings
+from routing.providers.azure_openai import AzureOpenAISettings
+from routing.providers.ollama import OllamaSettings
+from routing.providers.openai import OpenAISettings
+from routing.retries import RetrySettings
+from routing.secrets import SecretSettings
+from routing.settings import Name, SecretReference, Settings
+from routing.tasks import DEFAULT_MIN
+from routing.types import Feature, Role, TaskKind
+
+StrategyName = Annotated[str, Field(pattern=r"^(task|cost|speed|[A-Za-z_][\w.]*:[A-Za-z_]\w*)$")]
+AnyProvider = Annotated[
+    OpenAISettings | AzureOpenAISettings | AnthropicSettings | OllamaSettings, Field(discriminator="type")
+]
+Share = Annotated[float, Field(ge=0, le=1)]
+MINIMUM_QUALITY: Mapping[Literal[TaskKind, "default"], float] = {
+    "planning": 0.9,
+    "analysis": 0.9,
+    "intent_detection": 0.9,
+    "long_form_generation": 0.9,
+    "default": 0.7,
+}
+Usd = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class PriceSettings(Settings):
+    """USD per million tokens."""
+
+    input: Usd
+    output: Usd
+    cached_input: Usd | None = None
+    reasoning: Usd | None = None
+
+
+class TargetSettings(Settings):
+    """`[targets.NAME]`: one model at one provider."""
+
+    provider: str
+    model: str = Field(min_length=1)
+    context: int | None = Field(default=None, ge=1)
+    max_output: int | None = Field(default=None, ge=1)
+    supports: list[Feature] = ["tools", "json_schema"]
+    price: PriceSettings | None = None
+    quality: dict[Literal[TaskKind, "default"], Share] = {}
+    weight: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    breaker: BreakerSettings | None = None  # left out: the file's own [breaker]
+
+
+class FallbackSettings(Settings):
+    """When the next target may be asked although the request itself was refused."""
+
+    on_content_refused: bool = False
+
+
+class DetectorSettings(Settings):
+    """`detector = { ask = "llama" }`: which target to ask about a request whose task is uncertain."""
+
+    ask: str
+    timeout_ms: int = Field(default=400, ge=10, le=10_000)
+
+
+class RouteOverride(Settings):
+    """`[routes.NAME.groups.GROUP]`, `[routes.NAME.callers.CALLER]`: what is different for them; the rest stays."""
+
+    strategy: StrategyName | None = None
+    targets: list[str] | None = Field(default=None, min_length=1)
+    tasks: dict[TaskKind, list[str]] | None = None
+
+
+class RouteSettings(Settings):
+    """`[routes.NAME]`: what a client writes as `model`. Times in seconds."""
+
+    strategy: StrategyName = "task"
+    targets: list[str] = Field(min_length=1)
+    tasks: dict[TaskKind, list[str]] = {}
+    groups: dict[Name, RouteOverride] = {}
+    callers: dict[Name, RouteOverride] = {}
+    min_task_confidence: Share = DEFAULT_MIN  # below it a task is general
+    detector: DetectorSettings | None = None
+    minimum_quality: dict[Literal[TaskKind, "default"], Share] = {}  # for strategy cost; left out: MINIMUM_QUALITY
+    exploration: Share = 0.05  # strategy speed: share of the requests that try another target than the fastest
+    deadline_seconds: float = Field(default=200.0, gt=0, lt=220)  # all attempts; the load balancer hangs up at 230 s
+    attempt_seconds: float = Field(default=100.0, gt=0)  # one attempt, up to the reply or a stream's first token
+    first_token_seconds: float = Field(default=60.0, gt=0)
+    idle_seconds: float = Field(default=60.0, gt=0)  # between two pieces of a stream
+    stream_seconds: float = Field(default=1_500.0, gt=0, lt=1_800)  # a whole stream; the host stops us at 1,800 s
+    retry: RetrySettings = RetrySettings()
+    fallback: FallbackSettings = FallbackSettings()
+
+
+class CallerSettings(Settings):
+    """`[callers.NAME]`: who may ask, and for what."""
+
+    key: SecretReference | None = None  # a caller that only [entra] leads to has none
+    keys: list[SecretReference] = []  # several are good at the same time, so that one can be rotated
+    role: Role = "user"
+    groups: list[Name] = []
+    routes: list[str] | None = None  # and targets by their own names; left out: all
+    targets: list[str] | None = Field(default=None, min_length=1)  # that may answer; left out: all
+
+    @model_validator(mode="after")
+    def _one_way_to_say_it(self) -> CallerSettings:
+        if self.key is not None and self.keys:
+            raise ValueError("has both key and keys; keep keys")
+        return self
+
+    def references(self) -> list[tuple[str, str]]:
+        """Its keys, each with the place where it stands."""
+        if self.key is not None:
+            return [("key", self.key)]
+        return [(f"keys[{place}]", key) for place, key in enumerate(self.keys)]
+
+
+class ServerSettings(Settings):
+    """`[server]`."""
+
+    max_body_bytes: int = Field(default=20 * 1024 * 1024, ge=1_024, le=100 * 1024 * 1024)
+    keepalive_seconds: float = Field(default=15.0, gt=0, le=60)  # of silence before a comment is sent to the caller
+
+
+class RoutesFile(Settings):
+    """The whole file."""
+
+    server: ServerSettings = ServerSettings()
+    breaker: BreakerSettings = BreakerSettings()
+    health: HealthSettings = HealthSettings()
+    secrets: SecretSettings = SecretSettings()
+    entra: EntraSettings | None = None
+    providers: dict[Name, AnyProvider] = {}
+    targets: dict[Name, TargetSettings] = {}
+    routes: dict[Name, RouteSettings] = {}
+    aliases: dict[str, str] = {}
+    callers: dict[Name, CallerSettings] = {}

@@ -1,0 +1,248 @@
+"""The features of a request and the linear model that weighs them.
+
+A request becomes a set of named features; each known name has one small integer weight per task kind. The names are
+kept as they are, so that a decision can be explained, and an unknown n-gram weighs nothing (hashing would let it collide).
+"""
+
+from __future__ import annotations
+
+import gzip
+import heapq
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+
+from .task_text import Passage, Words, parse_words, read, unspaced
+from .types import TASK_KINDS
+
+KINDS = len(TASK_KINDS)
+GATE = KINDS  # the column that says: this system prompt sets the task, the user turns are its material
+COLUMNS = KINDS + 1
+SYSTEM_KEEP = 320  # characters of a system prompt's instruction
+ZERO = 128  # weights are bytes around this
+
+
+@dataclass(frozen=True, slots=True)
+class TaskInput:
+    """What of a request the task can be told from. `turns` are (role, text), oldest first, without system messages."""
+
+    turns: tuple[tuple[str, str], ...]
+    system: str = ""
+    images: bool = False
+    tools: bool = False
+    max_tokens: int | None = None
+    response_format: str | None = None  # "text", "json_object", "json_schema"
+
+
+@dataclass(frozen=True, slots=True)
+class Weighed:
+    """The names the model knows, and `COLUMNS` bytes of weights for each, in the same order."""
+
+    names: list[str]
+    table: bytes
+
+    def deciding(self, kind: int, count: int) -> list[str]:
+        """The names that weigh most for a kind, heaviest first."""
+        column = self.table[kind::COLUMNS]
+        heavy = heapq.nlargest(count, range(len(column)), key=column.__getitem__)
+        return [self.names[place] for place in heavy if column[place] > ZERO]
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """`rows[name]` is where the weights of a feature begin in `weights`; `scale` turns byte sums into log odds."""
+
+    words: Words
+    rows: Mapping[str, int]
+    weights: bytes
+    scale: float
+    bias: tuple[float, ...]
+    temperature: float
+
+    def weigh(self, names: Iterable[str]) -> Weighed:
+        """The known names and the bytes of their weights."""
+        row_of = self.rows.get
+        known = [(name, row) for name in names if (row := row_of(name)) is not None]
+        weights = self.weights
+        return Weighed([name for name, _ in known], b"".join([weights[row : row + COLUMNS] for _, row in known]))
+
+    def odds(self, weighed: Weighed) -> list[float]:
+        """Log odds per column: summed weights, scaled to the number of known names."""
+        count = len(weighed.names)
+        shrink = self.scale / math.sqrt(count) if count else 0.0
+        table, zero = weighed.table, ZERO * count
+        return [(sum(table[column::COLUMNS]) - zero) * shrink + self.bias[column] for column in range(COLUMNS)]
+
+    def chances(self, weighed: Weighed) -> list[float]:
+        """The probability of each kind, in the order of `TASK_KINDS`."""
+        odds = [each / self.temperature for each in self.odds(weighed)[:KINDS]]
+        top = max(odds)
+        raised = [math.exp(each - top) for each in odds]
+        total = sum(raised)
+        return [each / total for each in raised]
+
+    def sets_task(self, system: Passage) -> float:
+        """How likely (0..1) a system prompt sets a task for every user turn, rather than a manner or a role."""
+        return 1 / (1 + math.exp(-self.odds(self.weigh(system_names(system)))[GATE]))
+
+
+def concepts_text() -> str:
+    """The concept list as shipped."""
+    return resources.files(__package__).joinpath("data", "task_concepts.txt").read_text("utf-8")
+
+
+@cache
+def load() -> Model:
+    """The shipped model, read at the first request."""
+    packed = resources.files(__package__).joinpath("data", "task_weights.gz").read_bytes()
+    header, _, rest = gzip.decompress(packed).partition(b"\n")
+    about = json.loads(header)
+    names = rest[: about["names"]].decode("utf-8").split("\n")
+    rows = dict(zip(names, range(0, len(names) * COLUMNS, COLUMNS), strict=True))
+    return Model(
+        parse_words(concepts_text()),
+        rows,
+        rest[about["names"] :],
+        about["scale"],
+        tuple(about["bias"]),
+        about["temperature"],
+    )
+
+
+def system_names(system: Passage) -> list[str]:
+    """The features of the system prompt alone, which decide whether it sets the task."""
+    return list(dict.fromkeys(_passage("s", system)))
+
+
+SURE = 0.1  # a system prompt nearer than this to 0 or 1 is read one way only
+
+
+def judge(parts: TaskInput, model: Model) -> tuple[list[float], Weighed]:
+    """The probability of each kind and the features weighed. A system prompt of unclear nature is read both ways."""
+    if not parts.system.strip():
+        weighed = model.weigh(gather(parts, None, False, model.words))
+        return model.chances(weighed), weighed
+    system = read(parts.system, model.words, SYSTEM_KEEP)
+    sets = model.sets_task(system)
+    weighed = model.weigh(gather(parts, system, sets > 0.5, model.words))
+    chances = model.chances(weighed)
+    if SURE < sets < 1 - SURE:
+        other = model.chances(model.weigh(gather(parts, system, sets <= 0.5, model.words)))
+        share = max(sets, 1 - sets)
+        chances = [share * one + (1 - share) * two for one, two in zip(chances, other, strict=True)]
+    return chances, weighed
+
+
+def gather(parts: TaskInput, system: Passage | None, gated: bool, words: Words) -> list[str]:
+    """The features, given whether the system prompt sets the task; apart so that training can set it."""
+    found: list[str] = ["system:" + ("none" if system is None else "task" if gated else "manner")]
+    user = _last(parts.turns)
+    passage = read(user, words)
+    if system is not None:
+        found += _passage("s", system)
+        if gated:
+            found += _concepts("a", system.concepts)
+    if gated:
+        found += _passage("t", passage)
+    else:
+        found += _passage("u", passage) if passage.instructed else _material("r", passage)
+        found += _concepts("a", passage.concepts) if passage.instructed else ()
+        found += _crossed(passage)
+        found += _before(parts.turns, passage, words)
+    found += _asked(parts)
+    return list(dict.fromkeys(found))
+
+
+def _last(turns: tuple[tuple[str, str], ...]) -> str:
+    return next((text for role, text in reversed(turns) if role == "user"), turns[-1][1] if turns else "")
+
+
+def _passage(mark: str, passage: Passage) -> Iterator[str]:
+    yield from _phrases(mark, passage.words)
+    yield from _concepts(mark, passage.concepts)
+    for shape in passage.shapes:
+        yield f"{mark}m:{shape}"
+
+
+def _material(mark: str, passage: Passage) -> Iterator[str]:
+    """Text without an instruction tells its meaning only roughly: its words do not vote."""
+    yield from _concepts(mark, passage.concepts)
+    for shape in passage.shapes:
+        yield f"{mark}m:{shape}"
+
+
+def _phrases(mark: str, words: tuple[str, ...]) -> Iterator[str]:
+    before = last = "^"
+    for word in words:
+        yield f"{mark}:{word}"
+        if unspaced(word[0]) and len(word) > 1:
+            yield from _letters(mark, word[:80])
+        else:
+            if len(word) > 6:
+                yield f"{mark}*{word[:5]}"
+            yield f"{mark}:{last} {word}"
+            yield f"{mark}:{before} {last} {word}"
+        before, last = last, word
+    yield f"{mark}:{last} $"
+
+
+def _letters(mark: str, run: str) -> Iterator[str]:
+    for at in range(len(run) - 1):
+        yield f"{mark}:{run[at : at + 2]}"
+        yield f"{mark}:{run[at : at + 3]}"
+
+
+def _concepts(mark: str, concepts: tuple[str, ...]) -> Iterator[str]:
+    if not concepts:
+        yield f"{mark}c:none"
+        return
+    yield f"{mark}c1:{concepts[0]}"
+    yield f"{mark}c1:{' '.join(concepts[:2])}"
+    yield f"{mark}c1:{' '.join(concepts[:3])}"
+    for concept in concepts:
+        yield f"{mark}c:{concept}"
+    for first, second in zip(concepts, concepts[1:], strict=False):
+        yield f"{mark}c:{first}>{second}"
+    lead = concepts[:9]
+    for place, first in enumerate(lead):
+        for second in lead[place + 2 :]:
+            yield f"{mark}c:{first}~{second}"
+
+
+def _crossed(passage: Passage) -> Iterator[str]:
+    lead = passage.concepts[:3] or ("none",)
+    for shape in passage.shapes:
+        if not shape.startswith("label:"):
+            for concept in lead:
+                yield f"x:{concept}@{shape}"
+
+
+def _before(turns: tuple[tuple[str, str], ...], passage: Passage, words: Words) -> Iterator[str]:
+    """A short last turn may go on with the turn before: that turn's concepts, and the shape of the answer to it."""
+    earlier = [text for role, text in turns if role == "user"][:-1]
+    if not earlier:
+        return
+    yield "b:turns"
+    if len(passage.words) > 14:
+        return
+    follows = "short" if len(passage.words) < 7 else "some"
+    yield f"b:{follows}"
+    before = read(earlier[-1][:1500], words, 160)
+    yield from _concepts(f"b{follows[0]}", before.concepts[:8])
+    answer = next((text for role, text in reversed(turns) if role == "assistant"), "")
+    for shape in read(answer[:1500], words, 80).shapes:
+        yield f"bam:{shape}"
+
+
+def _asked(parts: TaskInput) -> Iterator[str]:
+    if parts.images:
+        yield "f:images"
+    if parts.tools:
+        yield "f:tools"
+    if parts.response_format and parts.response_format != "text":
+        yield "f:json"
+    if parts.max_tokens is not None:
+        yield "f:max:" + next((str(top) for top in (16, 64, 300, 1500) if parts.max_tokens <= top), "more")

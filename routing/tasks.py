@@ -1,0 +1,69 @@
+"""Which of ten tasks a request is: a label when one is given, else a small linear model, and what decided it."""
+
+from __future__ import annotations
+
+from .task_model import KINDS, TaskInput, judge, load
+from .types import TASK_KINDS, Task, TaskKind
+
+__all__ = ["DEFAULT_MIN", "TaskInput", "detect", "parse_label"]
+
+DEFAULT_MIN = 0.8  # where the more confident half of requests from unseen sources is right 95 % of the time
+
+_LABELS: dict[str, TaskKind] = {kind.replace("_", ""): kind for kind in TASK_KINDS}
+
+
+def parse_label(text: str | None) -> TaskKind | None:
+    """A task label as a caller writes it, `code_generation` or `CodeGeneration`; None when there is none.
+
+    Raises ValueError naming the ten kinds when it is none of them.
+    """
+    if text is None or not text.strip():
+        return None
+    kind = _LABELS.get(text.strip().lower().replace("_", "").replace("-", "").replace(" ", ""))
+    if kind is None:
+        shown = text[:40].encode("ascii", "replace").decode()
+        raise ValueError(f"no task {shown!r}; tasks are {', '.join(TASK_KINDS)}")
+    return kind
+
+
+def detect(parts: TaskInput, label: str | None = None, minimum: float = DEFAULT_MIN) -> Task:
+    """The task of a request, with a confidence in 0..1 and the reason. `label` wins; ValueError if it is unknown.
+
+    Below `minimum` the task is general, and the reason says what it would have been. Bounded time for any text.
+    """
+    labelled = parse_label(label)
+    if labelled is not None:
+        return Task(labelled, 1.0, "label given by the caller")
+    if not parts.system.strip() and not any(text.strip() for _, text in parts.turns):
+        return Task("general", 0.0, "no text to tell a task from")
+    chances, weighed = judge(parts, load())
+    best = max(range(KINDS), key=chances.__getitem__)
+    kind, confidence = TASK_KINDS[best], round(chances[best], 3)
+    shown = list(dict.fromkeys(_say(name) for name in weighed.deciding(best, 6)))[:3]
+    why = "; ".join(shown) or "no feature known"
+    if confidence < minimum:
+        return Task("general", confidence, f"uncertain: {kind} at {confidence:.2f} is below {minimum:.2f} ({why})")
+    return Task(kind, confidence, why)
+
+
+_WHERE = {
+    "s": "system prompt",
+    "a": "instruction",
+    "u": "last turn",
+    "r": "text",
+    "t": "text given",
+    "b": "earlier turn",
+}
+
+
+def _say(name: str) -> str:
+    mark, _, rest = name.partition(":")
+    stem, star, start = name.partition("*")
+    if star and len(stem) == 1:
+        return f"{_WHERE.get(stem, stem)}: {_safe(start)}…"
+    where = _WHERE.get(mark[:1], "request")
+    return f"{where}: {_safe(rest)}"
+
+
+def _safe(text: str) -> str:
+    return "".join(letter for letter in text if letter.isprintable())[:40]
