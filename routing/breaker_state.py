@@ -22,7 +22,7 @@ SCHEMA = 1  # of the document; raise it when an older build could not read a new
 class BreakerSettings:
     """When a target is given up, for how long, and how it comes back."""
 
-    __pydantic_config__: ClassVar = {"extra": "forbid"}
+    __pydantic_config__: ClassVar = {"extra": "forbid", "allow_inf_nan": False}
 
     failure_threshold: Annotated[int, Interval(ge=1, le=100)] = 5
     failure_ratio: Annotated[float, Interval(gt=0, le=1)] = 0.5

@@ -55,7 +55,7 @@ class Fresh(Generic[T]):
         self._failures = 0
         self._rests_until = -inf
         self._flight: asyncio.Task[None] | None = None
-        self._anew = False  # whether the reading under way was asked for at once
+        self._anew = False  # whether the flight ends with a reading that was asked for at once
 
     def peek(self) -> T | None:
         """The value when it is good now, without waiting; starts a reading when it is due."""
@@ -87,9 +87,8 @@ class Fresh(Generic[T]):
             await self._landed()
 
     async def _read_anew(self) -> None:
-        while self._flight is not None and not self._anew:
-            await self._landed()  # it may have begun before the value was refused
         self._start(anew=True)
+        self._anew = True  # also when a reading is under way: it may have begun before the value was refused
         await self._landed()
 
     def _start_unless_resting(self) -> None:
@@ -98,7 +97,6 @@ class Fresh(Generic[T]):
 
     def _start(self, *, anew: bool) -> None:
         if self._flight is None:
-            self._anew = anew
             self._flight = asyncio.get_running_loop().create_task(self._fly(anew))
 
     async def _landed(self) -> None:
@@ -106,6 +104,14 @@ class Fresh(Generic[T]):
             await asyncio.wait({self._flight})
 
     async def _fly(self, anew: bool) -> None:
+        try:
+            await self._take(anew)
+            if self._anew and not anew:
+                await self._take(True)
+        finally:
+            self._flight, self._anew = None, False
+
+    async def _take(self, anew: bool) -> None:
         began = self._clock()
         try:
             value = await self._read(anew)
@@ -115,8 +121,6 @@ class Fresh(Generic[T]):
             self._error = error
             self._rests_until = self._clock() + min(LONGEST_REST, 2.0 ** min(self._failures, 10))
             self._failures += 1
-        finally:
-            self._flight, self._anew = None, False
 
     def _age(self) -> float:
         return self._clock() - self._kept.began if self._kept else inf

@@ -25,7 +25,7 @@ PATIENT_REFRESH = 5.0  # seconds between two looks of an instance without traffi
 class HealthSettings:
     """How often and how patiently instances share what they know."""
 
-    __pydantic_config__: ClassVar = {"extra": "forbid"}
+    __pydantic_config__: ClassVar = {"extra": "forbid", "allow_inf_nan": False}
 
     refresh_seconds: Annotated[float, Interval(ge=0.05, le=60)] = 1.0
     publish_seconds: Annotated[float, Interval(ge=0, le=10)] = 0.25

@@ -18,6 +18,7 @@ from typing import Any
 from routing.types import Cost, Estimate, Target, Usage
 
 SCHEMA = 1  # the layout of the table that this module reads
+UNIT = "USD per million tokens"
 ROUTES_FILE = "routes file"  # the version of prices that the routes file states
 _DATED = re.compile(r"[-@](\d{4}-\d{2}-\d{2}|\d{8})$", re.ASCII)
 _DAY = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
@@ -197,6 +198,8 @@ def _problems(table: Any) -> Iterator[str]:
         return
     if table.get("schema") != SCHEMA:
         yield f"schema: must be {SCHEMA}, not {table.get('schema')!r}"
+    if table.get("unit") != UNIT:
+        yield f"unit: must be {UNIT!r}, not {table.get('unit')!r}"
     if not _is_day(table.get("version")):
         yield f"version: must be a date such as 2026-01-31, not {table.get('version')!r}"
     vendors = table.get("vendors")

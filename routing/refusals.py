@@ -141,10 +141,10 @@ def _shared_keys(raw: Mapping[str, Any]) -> Iterator[str]:
     owners: dict[str, str] = {}
     for name, caller in _tables(raw, "callers"):
         yield from _twice(_list(caller.get("keys")), "callers", name, "keys")
-        listed = {("keys", place): key for place, key in enumerate(_list(caller.get("keys")))}
-        for place, key in {("key",): caller.get("key"), **listed}.items():
+        listed = [(_path("callers", name, "keys", place), key) for place, key in enumerate(_list(caller.get("keys")))]
+        for path, key in [(_path("callers", name, "key"), caller.get("key")), *listed]:
             if isinstance(key, str) and owners.setdefault(key, name) != name:
-                yield f"{_path('callers', name, *place)}: {_path('callers', owners[key])} has the same key"
+                yield f"{path}: {_path('callers', owners[key])} has the same key"
 
 
 def _unknown(path: str, name: Any, what: str, known: Mapping[str, Any]) -> Iterator[str]:

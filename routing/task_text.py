@@ -10,6 +10,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from .task_shape import CODE, LABEL, shapes_of
+
 SAMPLE = 6_000  # characters looked at; of longer text the head, the tail and the last announced instruction
 HEAD = 700
 TAIL = 600
@@ -18,37 +20,18 @@ WHOLE = 300  # a text this short is taken as instruction as a whole
 
 _FENCE = re.compile(r"```[ \t]*([\w+#.-]*)[^\n]*\n?(.*?)(?:```|\Z)", re.DOTALL)
 _TAGGED = re.compile(r"<([a-zA-Z_][\w-]{1,24})>(.{12,}?)</\1>", re.DOTALL)
-_QUOTED = re.compile(r"\"([^\"\n]{2,})\"|“([^”]{2,})”|«([^»]{2,})»|「([^」]{2,})」|『([^』]{2,})』|'([^'\n]{12,})'(?!\w)")
+_QUOTED = re.compile(
+    r"\"([^\"\n]{2,})\"|“([^”]{2,})”|«([^»]{2,})»|「([^」]{2,})」|『([^』]{2,})』|'([^'\n]{12,})'(?!\w)"
+)
 _SENTENCE = re.compile(
     r"[^.!?。！？؟।:：\n]*(?:[.:](?=\S)[^.!?。！？؟।:：\n]*)*(?:[.!?。！？؟।:：]+[\"'”»」)\]]*|\n|\Z)"
 )
 _WORD = re.compile(r"[^\s!-&(-,./:-@\[-`{-~¡-¿。、，：；？！「」『』（）【】《》…“”‘’„«»–—•·|؟،।]+|[?？؟:：]")
-_LABEL = re.compile(r"^[\W_]{0,3}([^\W\d_][\w /'-]{1,28}?)[*_]{0,2}\s?[:：](?=\s|$|\S)")
-_CODE = re.compile(
-    r"^[ \t]*(?:def |class \w+|import \w|from [\w.]+ import|#include|public |private |func |fn |function\b|const |let |var "
-    r"|SELECT\s|INSERT INTO|UPDATE \w+ SET|CREATE TABLE|WITH \w+ AS|return\b|if ?\(|for ?\(|while ?\(|\$ |<\w+[ >]|}|@\w+)",
+_SPOKEN = re.compile(
+    r"^(?!(?:Task|Question|Instructions?|Intent|Summary|Input|Output|TL;DR)\b)[^\W\d_][\w .'-]{0,24}[:：] ?\S.*$",
     re.MULTILINE,
 )
-_LOG = re.compile(
-    r"^\W?(?:\d{4}-\d\d-\d\d|\d\d:\d\d:\d\d|\w{3} \d\d? \d\d:\d\d)|^(?:ERROR|WARN|INFO|DEBUG)\b", re.MULTILINE
-)
-_DIALOGUE = re.compile(r"^[^\W\d_][\w .'-]{0,24}[:：] ?\S", re.MULTILINE)
-_SPOKEN = re.compile(r"^(?!(?:Task|Question|Instructions?|Intent|Summary|Input|Output|TL;DR)\b)[^\W\d_][\w .'-]{0,24}[:：] ?\S.*$", re.MULTILINE)
-_LIST = re.compile(r"^[ \t]*(?:[-*•]|\(?\d{1,2}[.)]|\(?[a-hA-H][.)])\s", re.MULTILINE)
-_STUB = re.compile(r"your code here|\bTODO\b|\"\"\"\s*\Z|'''\s*\Z|\{\s*\Z|:\s*\Z|\bpass\s*\Z", re.IGNORECASE)
-_KEYS = re.compile(r"\"([A-Za-z_]\w{1,20})\"\s*:")
 _SYMBOLS = re.compile(r"[{}()\[\];=<>|\\_$#&*+]")
-_CHOICES = re.compile(
-    r"[(\[{:：][ ]?[\w'\" /-]{1,40}(?:[,;/|、，][ ]?[\w'\" /-]{1,40}){1,40}"
-    r"|[\w-]{1,30}, [\w -]{1,30},? (?:or|oder|ou|o|of|lub|veya|или) [\w-]{1,30}|还是|或者|または|それとも"
-)
-_ASKED = re.compile(
-    r"\d{1,6}(?:[.,]\d{3})?[ -]?"
-    r"(?:words?\b|wörter|worten|mots\b|palabras|palavras|parole\b|woorden|słów|kelime|слов|كلمة|शब्द|字|文字|자\b|단어|pages?\b|seiten"
-    r"|páginas|pagine|页|ページ)",
-    re.IGNORECASE,
-)
-_ASKED_HAN = re.compile(r"([一二三四五六七八九十两百千万]{1,4})字")
 _ANNOUNCED = ("\ntask:", "\ninstruction", "\nquestion:", "\nyour task", "\nplease ")
 
 
@@ -114,7 +97,7 @@ def read(text: str, words: Words, keep: int = KEEP) -> Passage:
     plain, shapes = _mask(text)
     chosen, instructed = _instruction(plain, words, keep)
     tokens, concepts = _tokens(chosen, words)
-    shapes = (*shapes, *_shapes(text, plain, chosen, instructed))
+    shapes += shapes_of(text, plain, chosen, instructed)
     return Passage(tokens, concepts, tuple(dict.fromkeys(shapes)), instructed)
 
 
@@ -123,7 +106,7 @@ def _mask(text: str) -> tuple[str, list[str]]:
 
     def fence(match: re.Match[str]) -> str:
         shapes.append("fence")
-        shapes.append("fence:code" if _CODE.search(match[2]) or match[1] else "fence:text")
+        shapes.append("fence:code" if CODE.search(match[2]) or match[1] else "fence:text")
         return "\n␀block \n"
 
     def tagged(match: re.Match[str]) -> str:
@@ -188,9 +171,9 @@ def _candidates(text: str) -> list[str]:
     if len(text) <= HEAD + TAIL:
         found = _sentences(_undialogued(text))
     else:
-        found = [*_sentences(_undialogued(text[:HEAD]))[:6], *_sentences(_undialogued(text[-TAIL:]))[-5:]]
-    if len(found) > 14:
-        found = found[:8] + found[-6:]
+        found = [*_sentences(_undialogued(text[:HEAD]))[:5], *_sentences(_undialogued(text[-TAIL:]))[-5:]]
+    if len(found) > 12:
+        found = found[:7] + found[-5:]
     prose = [each for each in found if not _is_code(each)]
     return prose if found and (len(prose) * 3 >= len(found) or not _is_code(found[0])) else []
 
@@ -204,15 +187,68 @@ def _undialogued(text: str) -> str:
 
 def _is_code(line: str) -> bool:
     """Code, data or markup rather than a sentence."""
-    return _CODE.match(line) is not None or len(_SYMBOLS.findall(line[:120])) * 9 > min(len(line), 120)
+    return CODE.match(line) is not None or len(_SYMBOLS.findall(line[:120])) * 9 > min(len(line), 120)
 
 
 _STRONG = frozenset(
-    ["SUM", "TRANS", "CLASSIFY", "INTENT", "PLAN", "IMPLEMENT", "WRITE", "ANALYZE", "EXTRACT", "EXPLAIN", "CHECK", "FIX", "REWRITE", "TELL", "CHOICES", "ANSWER"]
+    [
+        "SUM",
+        "TRANS",
+        "CLASSIFY",
+        "INTENT",
+        "PLAN",
+        "IMPLEMENT",
+        "WRITE",
+        "ANALYZE",
+        "EXTRACT",
+        "EXPLAIN",
+        "CHECK",
+        "FIX",
+        "REWRITE",
+        "TELL",
+        "CHOICES",
+        "ANSWER",
+    ]
 )
 _ASKING = frozenset(("QWORD", "ASKYN"))
-_TELLING = frozenset(["CORRECT", "CATEGORY", "INTENT", "CHOICES", "WORDS", "LANG", "SHORTADJ", "LONG", "CODE", "TEXTREF", "CAUSE", "STEPS"])
-_POLITE = frozenset(["please", "kindly", "pls", "bitte", "s'il", "por", "favor", "proszę", "lütfen", "пожалуйста", "请", "請", "can", "could", "would", "help", "task", "goal"])
+_TELLING = frozenset(
+    [
+        "CORRECT",
+        "CATEGORY",
+        "INTENT",
+        "CHOICES",
+        "WORDS",
+        "LANG",
+        "SHORTADJ",
+        "LONG",
+        "CODE",
+        "TEXTREF",
+        "CAUSE",
+        "STEPS",
+    ]
+)
+_POLITE = frozenset(
+    [
+        "please",
+        "kindly",
+        "pls",
+        "bitte",
+        "s'il",
+        "por",
+        "favor",
+        "proszę",
+        "lütfen",
+        "пожалуйста",
+        "请",
+        "請",
+        "can",
+        "could",
+        "would",
+        "help",
+        "task",
+        "goal",
+    ]
+)
 
 
 def _directs(sentence: str, words: Words) -> float:
@@ -232,7 +268,7 @@ def _directs(sentence: str, words: Words) -> float:
         score += 0.9 + 0.4 * any(each in _ASKING for each in meanings[:3])
     score += 0.7 * (sentence[-1] in ":：")
     score -= 0.8 * (len(sentence) > 260 and score < 2) + 0.6 * (sentence[0] in '|<>"')
-    return score - 0.8 * (_LABEL.match(sentence) is not None and (not meanings or not meanings[0]))
+    return score - 0.8 * (LABEL.match(sentence) is not None and (not meanings or not meanings[0]))
 
 
 def meaning(word: str, words: Words) -> str | None:
@@ -281,97 +317,3 @@ def _tokens(text: str, words: Words) -> tuple[tuple[str, ...], tuple[str, ...]]:
         if concept:
             concepts.append(concept)
     return tuple(tokens), tuple(concepts[:30])
-
-
-def _shapes(text: str, plain: str, chosen: str, instructed: bool) -> list[str]:
-    size = len(text)
-    shapes = ["length:" + next((name for name, top in _LENGTHS if size <= top), "huge")]
-    rest = size - len(chosen)
-    shapes.append("rest:" + next((name for name, top in _LENGTHS if rest <= top), "huge"))
-    shapes.append("instructed" if instructed else "raw")
-    if _CODE.search(text):
-        shapes.append("code")
-        shapes.append("code:first" if _CODE.match(text.lstrip("`\n")[:200]) else "code:later")
-        if _STUB.search(text[-160:]):
-            shapes.append("code:stub")
-    if _LOG.search(text):
-        shapes.append("log")
-    if text.count("|") > 8 or text.count("\t") > 8 or text.count(",") * 8 > size:
-        shapes.append("table")
-    if text[0] in "{[" and text[-1] in "}]":
-        shapes.append("json")
-    if text.count("\n") > 1 and len(_DIALOGUE.findall(text[:2000])) > 2:
-        shapes.append("dialogue")
-    if len(_LIST.findall(text[:3000])) > 2:
-        shapes.append("list")
-    if plain.strip() == "␀block":
-        shapes.append("only:block")
-    if _CHOICES.search(chosen):
-        shapes.append("choices")
-    if text.count("_") > 2:
-        shapes.append("snake")
-    shapes += _asked_length(text)
-    if plain.endswith(("?", "？", "؟")):
-        shapes.append("ends:?")
-    elif plain.endswith((":", "：")):
-        shapes.append("ends::")
-    shapes += _scripts(chosen, text)
-    labels = [label.lower()[:14] for label in _labels(text)]
-    shapes += [f"label:{label}" for label in labels]
-    if len(labels) > 1:
-        shapes.append("label:" + "+".join(labels[:2]))
-    return shapes
-
-
-_LENGTHS = (("bit", 30), ("short", 90), ("some", 260), ("page", 900), ("long", 2600))
-
-
-def _asked_length(text: str) -> list[str]:
-    found = _ASKED.search(text[:1200]) or _ASKED.search(text[-500:])
-    if found is not None:
-        amount = int("".join(letter for letter in found[0][:12] if letter.isdecimal())[:6])
-        return ["asked:long" if amount >= (3 if found[0].lower().endswith(_PAGES) else 300) else "asked:short"]
-    if "字" in text and (found := _ASKED_HAN.search(text[:1200])):
-        return ["asked:long" if set(found[1]) & set("百千万") else "asked:short"]
-    return []
-
-
-_PAGES = ("page", "pages", "页", "ページ", "seiten", "páginas", "pagine")
-
-
-def _labels(text: str) -> list[str]:
-    if text[0] in "{[":
-        return list(dict.fromkeys(_KEYS.findall(text[:1500])))[:6]
-    lines = text[:1500].split("\n")[:14] + text[-400:].split("\n")[-3:]
-    return list(dict.fromkeys(found[1] for line in lines if (found := _LABEL.match(line[:40]))))[:6]
-
-
-def _scripts(chosen: str, text: str) -> list[str]:
-    instruction = script(chosen[:60])
-    middle = len(text) // 2
-    material = {script(text[at : at + 40]) for at in (0, middle, max(0, len(text) - 40))} - {instruction, "none"}
-    return [f"script:{instruction}", *(["script:mixed"] if material else [])]
-
-
-def script(text: str) -> str:
-    """The script of the first letter that is not Latin; `latin` or `none` when there is none."""
-    found = _FOREIGN.search(text)
-    if found is not None:
-        return next((label for top, label in _SCRIPTS if found[0] <= top), "other")
-    return "latin" if _LATIN.search(text) else "none"
-
-
-_FOREIGN = re.compile(r"[^\x00-\u02af\W\d_]")
-_LATIN = re.compile(r"[a-zA-Z]")
-_SCRIPTS = (
-    ("\u03ff", "greek"),
-    ("\u052f", "cyrillic"),
-    ("\u05ff", "hebrew"),
-    ("\u077f", "arabic"),
-    ("\u0dff", "indic"),
-    ("\u0eff", "thai"),
-    ("\u3000", "other"),
-    ("\u30ff", "kana"),
-    ("\u9fff", "han"),
-    ("\ud7ff", "hangul"),
-)

@@ -53,7 +53,7 @@ def _only(classes: str) -> bytes:
 
 
 _CLASSES = "".join(_class_of(byte) for byte in range(256)).encode()
-_LETTERS, _MARKS = _only("aAl"), _only(".")
+_LETTERS, _MARKS, _LETTERS_AND_DIGITS = _only("aAl"), _only("."), _only("aA0")
 _RUN = b" a"  # where a run begins, in a text of `a` and spaces that begins with a space
 
 _LETTER_WEIGHTS = ((_RUN, 0.68), (b"aaaa", 0.51))
@@ -121,10 +121,15 @@ def _scan(text: str) -> float:
     tokens = _weighed(letters, _LETTER_WEIGHTS) + _weighed(b" " + classes.translate(_MARKS), _MARK_WEIGHTS)
     tokens += _weighed(classes, _SPACE_WEIGHTS)
     if b"0" in classes:
-        tokens += _weighed(classes, _DIGIT_WEIGHTS)
+        tokens += _weighed(classes, _DIGIT_WEIGHTS) + _blobs(classes)
     if b"\n" in classes:
         tokens += _weighed(classes, _BREAK_WEIGHTS)
     return tokens if plain else tokens + _beyond_ascii(text, classes, letters)
+
+
+def _blobs(classes: bytes) -> float:
+    """What base64 and keys add: long runs of both cases and digits, where a token is hardly more than a character."""
+    return min(12.0 * classes.translate(_LETTERS_AND_DIGITS).count(b"a" * 24), 8.0 * classes.count(b"A0"))
 
 
 def _beyond_ascii(text: str, classes: bytes, letters: bytes) -> float:

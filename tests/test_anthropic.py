@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from contextlib import aclosing
 from typing import Any
@@ -14,7 +15,7 @@ from openai.types.chat.completion_create_params import (
     CompletionCreateParamsNonStreaming,
     CompletionCreateParamsStreaming,
 )
-from pydantic import ValidationError
+from pydantic import AnyHttpUrl, ValidationError
 from pydantic_core import to_json
 
 from local.providers import REDACT_THINKING, Behaviour, Fault, serve
@@ -35,7 +36,7 @@ from routing.providers.anthropic import KEY_HEADER, AnthropicSettings, build
 from routing.providers.anthropic_reply import completion, from_error
 from routing.providers.anthropic_request import CARRIED, LEFT_OUT, NATIVE, REFUSED, Options, messages_request
 from routing.providers.anthropic_stream import Translation
-from routing.providers.base import KeyCredential
+from routing.providers.base import KeyCredential, NoCredential
 from routing.providers.sse import EventSplitter
 from routing.types import Target, Usage
 from routing.wire import ChatRequest
@@ -238,6 +239,7 @@ AUDIO = {"type": "input_audio", "input_audio": {"data": "eA==", "format": "wav"}
         ([*HELLO, calling("a"), answering("a"), answering("a")], "messages[3].tool_call_id"),
         ([*HELLO, calling("a", "b"), answering("a"), *HELLO], "messages[1].tool_calls[1]"),
         ([*HELLO, calling("a")], "messages[1].tool_calls[0]"),
+        ([*HELLO, calling("a"), *HELLO, answering("a")], "messages[1].tool_calls[0]"),
         ([*HELLO, {"role": "tool", "content": "x"}], "messages[1].tool_call_id"),
         ([{"role": "function", "name": "f", "content": "x"}], "messages[0].role"),
         ([user(AUDIO)], "messages[0].content[0].type"),
@@ -713,6 +715,27 @@ async def test_each_refusal_has_its_class(standin, provider, fault, error):
     assert raised.value.retry_after == fault.retry_after
 
 
+async def test_a_refusal_whose_body_is_cut_goes_by_its_status():
+    async def answer(reader, writer):
+        head = (await reader.readuntil(b"\r\n\r\n")).lower()
+        await reader.readexactly(int(head.partition(b"content-length:")[2].split()[0]))
+        writer.write(b'HTTP/1.1 429 Too Many\r\ncontent-length: 99\r\nretry-after: 3\r\n\r\n{"type"')
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    async with server:
+        provider = build("cut", AnthropicSettings(type="anthropic", base_url=url_of(server)), NoCredential())
+        with pytest.raises(Throttled) as raised:
+            await provider.chat(TARGET, asking())
+        await provider.aclose()
+    assert raised.value.retry_after == 3
+
+
+def url_of(server):
+    return AnyHttpUrl(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+
+
 async def test_a_request_the_provider_refuses_keeps_its_words(standin, provider):
     standin.fail(Fault("status", status=413, message="Too much."))
     with pytest.raises(BadRequest) as raised:
@@ -902,6 +925,7 @@ def test_the_events_of_a_plain_stream_make_a_good_one():
     data, tokens, usages, failure = read([START, BLOCK, DELTA, STOP, END, LAST])
     assert (tokens, usages, failure) == (1, [Usage(1, 3)], type(None))
     assert data[-1] == b"data: [DONE]"
+    assert [chunk["usage"] is None for chunk in data[:-1]] == [True, True, True, False]
 
 
 def test_a_stream_may_lack_its_last_event_but_not_its_reason():
@@ -935,7 +959,7 @@ def test_what_is_new_in_a_stream_does_no_harm():
     ],
 )
 def test_a_stream_that_breaks_its_protocol_is_a_bad_reply(pieces):
-    assert read(pieces)[3] is BadReply
+    assert read([*pieces, END, LAST])[3] is BadReply
 
 
 def test_data_over_several_lines_is_one_event():

@@ -123,7 +123,7 @@ def test_a_request_that_suits_no_target_is_400_and_says_why(stage, fields, strea
     answer = stage.ask(**fields, stream=stream)
     error = answer.json()["error"]
     assert (answer.status_code, error["code"]) == (400, "no_suitable_target")
-    assert "one (" in error["message"]
+    assert "one: " in error["message"]
 
 
 @pytest.mark.parametrize("field", ["model", "messages"])

@@ -95,7 +95,7 @@ REFUSALS = [
     ("a literal key", '[providers.q]\ntype = "openai"\nkey = "sk-verysecret"', f"providers.q.key: {REFERENCE}"),
     ("a literal caller's key", '[callers.c]\nkey = "sk-verysecret"', f"callers.c.key: {REFERENCE}"),
     ("a key behind blanks", '[callers.c]\nkey = " env:K"', f"callers.c.key: {REFERENCE}"),
-    ("a caller without a key", "[callers.c]", "callers.c.key: is missing"),
+    ("a caller without a key", "[callers.c]", "callers.c: needs key or keys, or an app role under [entra.roles]"),
     (
         "an unknown role",
         '[callers.c]\nkey = "env:K"\nrole = "boss"',

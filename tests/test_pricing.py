@@ -1,6 +1,7 @@
 import copy
 import json
 from datetime import date
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 from routing.pricing import PriceTableError, Rates, bundled, cost, expected, parse, price_of, worst_case
 from routing.types import Cost, Price, Target, Usage
 
-TABLE = {
+TABLE: dict[str, Any] = {
     "schema": 1,
     "version": "2026-01-31",
     "unit": "USD per million tokens",
@@ -208,7 +209,7 @@ def test_an_expectation_that_comes_true_is_the_cost(model, sent, answered):
 
 def broken(path, value):
     table = copy.deepcopy(TABLE)
-    place = table
+    place: Any = table
     *way, last = path
     for step in way:
         place = place[step]
@@ -228,6 +229,7 @@ LONG = (*OPENAI, "models", "long")
     ("path", "value", "said"),
     [
         (("schema",), 2, "schema: must be 1, not 2"),
+        (("unit",), "EUR per token", "unit: must be 'USD per million tokens', not 'EUR per token'"),
         (("version",), "January", "version: must be a date such as 2026-01-31, not 'January'"),
         (("vendors",), {}, "vendors: must be an object with at least one vendor"),
         ((*OPENAI, "source"), "a colleague", "vendors.openai.source: must be the https address of the price list"),
@@ -262,7 +264,7 @@ def test_a_table_that_cannot_be_used_says_where(path, value, said):
 
 
 def test_a_table_says_all_that_is_wrong_at_once():
-    with pytest.raises(PriceTableError, match="version: .*\nvendors.openai.source: "):
+    with pytest.raises(PriceTableError, match=r"version: .*\nvendors.openai.source: "):
         parse(broken(("version",), 1).replace("https://prices.example/openai", "hearsay"))
 
 

@@ -114,10 +114,11 @@ def forget(shaky: StandIn) -> None:
 
 @asynccontextmanager
 async def outage(play: Scene, per_second: float = 8.0) -> AsyncIterator[Traffic]:
-    """Traffic to every process once all know from one of them that shaky is down."""
+    """Traffic to every process once one has found out that shaky is down, and all others have heard of it in time."""
     async with Traffic(play.members, per_second, "steady") as traffic:
         await trip(play.members[0], play.shaky)
         await until(all_say(play.members, "shaky", state="open"), NEWS_SECONDS, "all know that shaky is down")
+        assert play.shaky.asked == 0, "it was enough that one process asked"
         traffic.model = "chat"
         yield traffic
 
@@ -126,62 +127,26 @@ def gaps(times: Sequence[float]) -> list[float]:
     return [later - earlier for earlier, later in itertools.pairwise(times)]
 
 
-async def test_what_one_process_learns_all_know_within_two_seconds(tmp_path):
-    async with scene(tmp_path, open_seconds=60.0, max_open_seconds=60.0) as play:
-        one, *others = play.members
-        async with Traffic(others, model="steady") as traffic:
-            await trip(one, play.shaky)
-            began = time.monotonic()
-            await until(all_say(others, "shaky", state="open"), NEWS_SECONDS, "all know that shaky is down")
-            heard_after = time.monotonic() - began
-            for member in others:
-                assert (await member.ask()).headers["x-router-target"] == "steady"
-        seen = await statuses(play.members)
-    assert heard_after < NEWS_SECONDS
-    assert play.shaky.asked == 0
-    assert traffic.lost == []
-    assert len({(each["shaky"]["generation"], each["shaky"]["open_until"]) for each in seen}) == 1
-    assert {each["shaky"]["last_error"] for each in seen} == {"Unavailable"}
-
-
-async def test_an_outage_from_the_first_fault_to_the_full_traffic_again(tmp_path):
-    async with scene(tmp_path) as play, Traffic(play.members) as traffic:
-        await until(all_say(play.members, "shaky", share=1.0), 5, "all ask shaky")
-        play.shaky.behave(fault=DOWN)
-        first, all_open = await _trips(play)
-        assert all_open - first < NEWS_SECONDS
-
-        await traffic.settled()
-        forget(play.shaky)
-        await play.shaky.until(lambda shaky: shaky.asked >= 3, 3 * LONGEST_GAP)
-        probes = asked_at(play.shaky)[:3]
+async def test_an_outage_from_the_first_news_to_the_full_traffic_again(tmp_path):
+    async with scene(tmp_path) as play, outage(play) as traffic:
+        opened = [each["shaky"] for each in await statuses(play.members)]
+        await play.shaky.until(lambda shaky: shaky.asked >= 2, 2 * LONGEST_GAP)
+        probes = asked_at(play.shaky)[:2]
         play.shaky.behave(fault=None)
         await until(all_say(play.members, "shaky", state="closed"), LONGEST_GAP + NEWS_SECONDS, "all close")
-        passed = asked_at(play.shaky)[3]
+        passed = asked_at(play.shaky)[2]
         closed = max(each["shaky"]["since"] for each in await statuses(play.members))
         await until(all_say(play.members, "shaky", share=1.0), 3.0 + NEWS_SECONDS, "the ramp ends")
         full = time.time()
         await until(lambda: _answered_since(traffic, full, 20), 10, "traffic flows on")
 
     assert traffic.lost == []
-    assert 2.5 - CLOCKS <= probes[0] - first <= 2.75 + CLAIM_SECONDS
+    assert len({(each["generation"], each["open_until"], each["last_error"]) for each in opened}) == 1
+    assert 2.5 - CLOCKS <= probes[0] - opened[0]["since"] <= 2.75 + CLAIM_SECONDS
     for gap in gaps([*probes, passed]):  # exactly one request per open time
         assert MAX_OPEN - CLOCKS <= gap <= LONGEST_GAP
-    assert not [at for at in asked_at(play.shaky)[4:] if at < closed - CLOCKS]
+    assert not [at for at in asked_at(play.shaky)[3:] if at < closed - CLOCKS]
     _assert_ramp(traffic, closed, full)
-
-
-async def _trips(play: Scene) -> tuple[float, float]:
-    """When the first process gave shaky up, and when the last was seen to have."""
-    first: list[float] = []
-
-    async def all_open() -> bool:
-        seen = [each["shaky"] for each in await statuses(play.members)]
-        first.extend(each["since"] for each in seen if each["state"] == "open")
-        return all(each["state"] == "open" for each in seen)
-
-    await until(all_open, 10, "all give shaky up")
-    return min(first), time.time()
 
 
 async def _answered_since(traffic: Traffic, at: float, count: int) -> bool:
@@ -243,7 +208,7 @@ async def test_the_table_service_comes_and_goes_and_no_request_is_lost(tmp_path)
     """Once it ends and keeps what it held, once it is killed and comes back empty; each time all say the same again."""
     async with AsyncExitStack() as stack:
         kept = await stack.enter_async_context(tables(tmp_path / "kept"))
-        play = await stack.enter_async_context(scene(tmp_path, service=kept))
+        play = await stack.enter_async_context(scene(tmp_path, service=kept, open_seconds=2.0, max_open_seconds=2.0))
         async with outage(play, per_second=6) as traffic:
             await kept.stop()
             await _without_the_table(play, traffic)
@@ -265,13 +230,13 @@ async def test_the_table_service_comes_and_goes_and_no_request_is_lost(tmp_path)
 
     assert traffic.lost == []
     assert len(probes) == 2
-    assert probes[1] - probes[0] >= MAX_OPEN - CLOCKS
+    assert probes[1] - probes[0] >= 2.0 - CLOCKS
 
 
 async def _without_the_table(play: Scene, traffic: Traffic) -> None:
     await until(all_say(play.members, "shaky", sharing="degraded"), 10, "all notice that the table is away")
     away = time.time()
-    await until(lambda: _answered_since(traffic, away, 40), 10, "requests are answered meanwhile")
+    await until(lambda: _answered_since(traffic, away, 24), 10, "requests are answered meanwhile")
 
 
 async def _together_again(play: Scene) -> None:

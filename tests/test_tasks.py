@@ -14,7 +14,9 @@ from routing.types import TASK_KINDS, TaskKind
 
 CODE = "def total(prices):\n    result = 0\n    for price in prices:\n        result += price\n    return result"
 PLAN = "Day 1: arrive, walk through the old town. Day 2: museum, boat trip. Day 3: market, fly home at 18:00."
-REVIEW = "I like the idea, but the loop in line 40 runs twice and the name of the function says nothing. Please fix both."
+REVIEW = (
+    "I like the idea, but the loop in line 40 runs twice and the name of the function says nothing. Please fix both."
+)
 NOTES = (
     "Ines opened the meeting. The warehouse move is two weeks late because the shelves did not arrive. Tom will call the "
     "supplier. The group decided to rent the old hall until May and to tell the customers on Friday."
@@ -44,7 +46,7 @@ ABOUT_ANOTHER = [
     ("validation", "Was this message classified correctly? Message: my parcel is late. Label: praise"),
     ("classification", "Classify this request as translation, summary or other: please turn the letter into French"),
     ("classification", f"Which category does this plan belong to: travel, work or sports?\n\n{PLAN}"),
-    ("intent_detection", "What does the user want? \"translate my invoice to English and send it to the office\""),
+    ("intent_detection", 'What does the user want? "translate my invoice to English and send it to the office"'),
     ("intent_detection", "Detect the intent of this utterance: write me a poem about autumn"),
     ("analysis", f"Explain what this function does and why it could be slow:\n\n```python\n{CODE}\n```"),
     ("analysis", f"Analyse the following plan and point out its risks and weaknesses:\n\n{PLAN}"),
@@ -71,19 +73,41 @@ SYSTEM_SETS = [
     ("summarization", "Summarize every text the user sends in two sentences.", NOTES),
     ("translation", "You are a translator. Render everything the user writes in French, and nothing else.", PLAN),
     ("translation", "Translate the user's message into English.", "Can you write a function that sorts numbers?"),
-    ("classification", "Classify each message as complaint, question or praise. Output the label only.", "Where is my parcel?"),
-    ("intent_detection", "Detect the user's intent. Intents: book_table, cancel, opening_hours.", "summarize my bookings"),
-    ("intent_detection", "You are the NLU module of a car. Output the intent only, do not answer.", "plan a route to Bonn"),
+    (
+        "classification",
+        "Classify each message as complaint, question or praise. Output the label only.",
+        "Where is my parcel?",
+    ),
+    (
+        "intent_detection",
+        "Detect the user's intent. Intents: book_table, cancel, opening_hours.",
+        "summarize my bookings",
+    ),
+    (
+        "intent_detection",
+        "You are the NLU module of a car. Output the intent only, do not answer.",
+        "plan a route to Bonn",
+    ),
     ("validation", "You verify answers. Reply CORRECT or INCORRECT.", "Q: What is the capital of Chile?\nA: Lima"),
-    ("analysis", "Extract names, dates and amounts from each document and return JSON.", "Paid 40 euros to Ida Berg on 3 May."),
+    (
+        "analysis",
+        "Extract names, dates and amounts from each document and return JSON.",
+        "Paid 40 euros to Ida Berg on 3 May.",
+    ),
     ("analysis", "You explain source code to beginners. Describe what the pasted code does.", CODE),
-    ("code_generation", "You convert requests into a single bash command. Output the command only.", "count lines of all csv files"),
+    (
+        "code_generation",
+        "You convert requests into a single bash command. Output the command only.",
+        "count lines of all csv files",
+    ),
     ("planning", "You are a planner. Turn each goal into ordered steps with durations.", "open a bicycle repair shop"),
     ("long_form_generation", "You write complete articles of at least 1500 words on the topic the user gives.", "tea"),
 ]
 
 
-@pytest.mark.parametrize(("kind", "system", "text"), SYSTEM_SETS, ids=[f"{row[0]}: {row[1][:40]}" for row in SYSTEM_SETS])
+@pytest.mark.parametrize(
+    ("kind", "system", "text"), SYSTEM_SETS, ids=[f"{row[0]}: {row[1][:40]}" for row in SYSTEM_SETS]
+)
 def test_a_system_prompt_sets_the_task_of_raw_material(kind: TaskKind, system: str, text: str) -> None:
     assert kind_of(ask(text, system)) == kind
 
@@ -102,7 +126,12 @@ def test_a_system_prompt_that_only_sets_a_manner_decides_nothing(system: str) ->
 
 
 FOLLOW_UPS = [
-    ("code_generation", "Write a Python function that adds numbers.", f"```python\n{CODE}\n```", "Can you add error handling?"),
+    (
+        "code_generation",
+        "Write a Python function that adds numbers.",
+        f"```python\n{CODE}\n```",
+        "Can you add error handling?",
+    ),
     ("code_generation", "Implement quicksort in Java.", f"```java\n{CODE}\n```", "now in Rust"),
     ("translation", "Translate 'good morning' to French.", "Bonjour", "and in Japanese?"),
     ("planning", "Plan three days in Rome for a family.", PLAN, "make it five days and add a rest day"),
@@ -129,7 +158,11 @@ OTHER_LANGUAGES = [
     ("code_generation", "fr", "Écris une fonction Python qui compte les voyelles d'un mot."),
     ("classification", "es", "Clasifica esta reseña como positiva o negativa: La comida estaba fría."),
     ("long_form_generation", "es", "Escribe un artículo de 1500 palabras sobre la historia del café."),
-    ("summarization", "it", "Riassumi il seguente testo in due frasi: La riunione è iniziata tardi e il fornitore non ha risposto."),
+    (
+        "summarization",
+        "it",
+        "Riassumi il seguente testo in due frasi: La riunione è iniziata tardi e il fornitore non ha risposto.",
+    ),
     ("translation", "pt", "Traduza para o inglês: A loja abre às nove horas."),
     ("analysis", "nl", "Leg deze code uit:\n" + CODE),
     ("summarization", "zh", "请用一句话总结下面的文章：货架没有按时到达，仓库搬迁推迟了两周。"),
@@ -154,7 +187,9 @@ OTHER_LANGUAGES = [
 
 
 @pytest.mark.parametrize(
-    ("kind", "text"), [(kind, text) for kind, _, text in OTHER_LANGUAGES], ids=[f"{row[1]} {row[0]}" for row in OTHER_LANGUAGES]
+    ("kind", "text"),
+    [(kind, text) for kind, _, text in OTHER_LANGUAGES],
+    ids=[f"{row[1]} {row[0]}" for row in OTHER_LANGUAGES],
 )
 def test_instructions_in_other_languages_are_understood(kind: TaskKind, text: str) -> None:
     assert kind_of(ask(text)) == kind
@@ -186,7 +221,9 @@ def test_the_instruction_may_stand_after_the_material() -> None:
 
 
 def test_of_long_text_head_tail_and_the_last_announced_instruction_are_looked_at() -> None:
-    text = f"{'lorem ipsum dolor ' * 9000}\nTask: translate the first line into German.\n{'sit amet nunc ' * 900}the end"
+    text = (
+        f"{'lorem ipsum dolor ' * 9000}\nTask: translate the first line into German.\n{'sit amet nunc ' * 900}the end"
+    )
     looked_at = sample(text)
     assert looked_at.startswith("lorem ipsum")
     assert looked_at.endswith("the end")
@@ -194,7 +231,9 @@ def test_of_long_text_head_tail_and_the_last_announced_instruction_are_looked_at
     assert len(looked_at) < SAMPLE + 100
 
 
-@pytest.mark.parametrize(("text", "kind"), [("code_generation", "code_generation"), ("CodeGeneration", "code_generation")])
+@pytest.mark.parametrize(
+    ("text", "kind"), [("code_generation", "code_generation"), ("CodeGeneration", "code_generation")]
+)
 def test_a_label_is_read_in_snake_and_camel_case(text: str, kind: TaskKind) -> None:
     assert parse_label(text) == kind
 

@@ -139,4 +139,4 @@ def test_it_runs_as_a_command(tmp_path):
     command = [sys.executable, "-m", "tools.prices", "check", str(path)]
     ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert (ran.returncode, ran.stderr) == (1, "")
-    assert "1e+06" in ran.stdout
+    assert "0.25 -> 1000000\n" in ran.stdout

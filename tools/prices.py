@@ -209,7 +209,7 @@ def _per_million(figure: str, usd_per_token: Any) -> Iterator[tuple[str, float]]
 
 
 def _usd(value: float | None) -> str:
-    return "not named" if value is None else f"{value:g}"
+    return "not named" if value is None else f"{value:.{PLACES}f}".rstrip("0").rstrip(".")
 
 
 if __name__ == "__main__":

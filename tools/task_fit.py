@@ -72,11 +72,13 @@ def matrix(names: Sequence[Sequence[str]], rows: dict[str, int]) -> csr_matrix:
     return csr_matrix((np.array(values), np.array(places, dtype=np.int32), starts), shape=(len(names), len(rows)))
 
 
-def fit_linear(names: Sequence[Sequence[str]], labels: list[int], weights: list[float], strength: float, least: int) -> Linear:
+def fit_linear(
+    names: Sequence[Sequence[str]], labels: list[int], weights: list[float], strength: float, least: int
+) -> Linear:
     """Logistic regression over the features seen at least `least` times."""
     counts = Counter(name for each in names for name in each)
     rows = {name: place for place, name in enumerate(sorted(name for name, seen in counts.items() if seen >= least))}
-    model = LogisticRegression(C=strength, max_iter=80, tol=1e-3)
+    model = LogisticRegression(C=strength, max_iter=90, tol=1e-3)
     model.fit(matrix(names, rows), labels, sample_weight=weights)
     return Linear(rows, model.coef_, model.intercept_)
 
@@ -88,11 +90,11 @@ def fit_gate(examples: Sequence[Example]) -> Linear:
     return fit_linear([each.system or [] for each in known], labels, [each.weight for each in known], 30.0, 2)
 
 
-def fit_task(examples: Sequence[Example], strength: float = 10.0) -> Linear:
+def fit_task(examples: Sequence[Example], strength: float = 20.0) -> Linear:
     """Which of the ten kinds?"""
     names = [each.names(bool(each.row.sets)) for each in examples]
     labels = [NUMBER[each.row.kind] for each in examples]
-    return fit_linear(names, labels, [each.weight for each in examples], strength, 3)
+    return fit_linear(names, labels, [each.weight for each in examples], strength, 4)
 
 
 def predict(task: Linear, gate: Linear, examples: Sequence[Example]) -> np.ndarray:

@@ -85,21 +85,44 @@ class Grammar:
 
     def log(self) -> str:
         dice = self.dice
-        notes = ["timeout after 3000ms", "connection reset by peer", "retry 2/3", "user 4411 logged in", "disk 91% full"]
-        notes += ["200 OK /health", "NullPointerException at Order.java:88", "validation failed for plan 7", "queue depth 812"]
+        notes = [
+            "timeout after 3000ms",
+            "connection reset by peer",
+            "retry 2/3",
+            "user 4411 logged in",
+            "disk 91% full",
+        ]
+        notes += [
+            "200 OK /health",
+            "NullPointerException at Order.java:88",
+            "validation failed for plan 7",
+            "queue depth 812",
+        ]
         lines = []
         for _ in range(dice.randint(2, 9)):
-            level, part = dice.choice(["INFO", "WARN", "ERROR", "DEBUG"]), dice.choice(["auth", "db", "gateway", "worker-2"])
-            stamp = f"2024-0{dice.randint(1, 9)}-{dice.randint(10, 28)} {dice.randint(10, 23)}:{dice.randint(10, 59)}:07"
+            level, part = (
+                dice.choice(["INFO", "WARN", "ERROR", "DEBUG"]),
+                dice.choice(["auth", "db", "gateway", "worker-2"]),
+            )
+            stamp = (
+                f"2024-0{dice.randint(1, 9)}-{dice.randint(10, 28)} {dice.randint(10, 23)}:{dice.randint(10, 59)}:07"
+            )
             lines.append(f"{stamp} {level} {part} {dice.choice(notes)}")
         return "\n".join(lines)
 
     def table(self) -> str:
         dice = self.dice
         head = dice.choice(
-            [["month", "revenue", "refunds"], ["region", "tickets", "csat"], ["store", "visits", "orders"], ["Player", "Goals", "Age"]]
+            [
+                ["month", "revenue", "refunds"],
+                ["region", "tickets", "csat"],
+                ["store", "visits", "orders"],
+                ["Player", "Goals", "Age"],
+            ]
         )
-        rows = [[f"{head[0]}{i}", str(dice.randint(1, 900)), str(dice.randint(1, 90))] for i in range(dice.randint(3, 10))]
+        rows = [
+            [f"{head[0]}{i}", str(dice.randint(1, 900)), str(dice.randint(1, 90))] for i in range(dice.randint(3, 10))
+        ]
         mark = dice.choice([",", "\t", " | "])
         lines = [mark.join(row) for row in [head, *rows]]
         return "\n".join(f"| {line} |" for line in lines) if mark == " | " else "\n".join(lines)
@@ -112,19 +135,20 @@ class Grammar:
     def code(self) -> str:
         return self.one(self.dice.choice(["python", "python", "othercode"]))
 
+    def make(self, name: str) -> str:
+        """One piece of material by name: a maker's, else stock, else a line of a pool."""
+        maker: Callable[[], str] | None = getattr(self, name, None) if name in _MAKERS else None
+        if maker is not None:
+            return maker()
+        return self.one(name) if name in self.stock else self.pick(name)
+
     def anything(self) -> str:
         """Material of any kind, so that its words tell nothing about the task."""
-        makers: list[Callable[[], str]] = [self.article, self.article, self.meeting, self.log, self.table, self.record, self.code]
-        makers += [lambda: self.foreign(None, self.dice.choice([1, 2, 3]))]
-        makers += [lambda name=name: self.one(name) for name in _TEXTS]
-        makers += [lambda: self.pick("math"), lambda: self.pick("question"), self.requestlike]
-        return self.dice.choice(makers)()
+        return self.make(self.dice.choice([*_MAKERS, *_TEXTS, "article", "math", "question"]))
 
     def text(self) -> str:
         """Prose and short texts only."""
-        makers: list[Callable[[], str]] = [self.article, lambda: self.foreign(None, 2), self.requestlike]
-        makers += [lambda name=name: self.one(name) for name in _TEXTS]
-        return self.dice.choice(makers)()
+        return self.make(self.dice.choice([*_TEXTS, "article", "foreign", "requestlike"]))
 
     def requestlike(self) -> str:
         """A request of some other task, as material: its words must not decide."""
@@ -135,26 +159,20 @@ class Grammar:
 
     def material(self, kind: TaskKind) -> str:
         """What a request of this kind is usually about, sometimes anything."""
-        if self.dice.random() < 0.15:
-            return self.anything()
-        usual: dict[str, list[Callable[[], str]]] = {
-            "summarization": [self.article, self.meeting, self._of("story"), self._of("legal"), self._of("email"), self.article, self.text],
-            "translation": [self.text, self.foreign, self.foreign, self._of("utterance"), self._of("email"), self._of("legal"), self.article],
-            "classification": [self._of("review"), self._of("headline"), self._of("ticket"), self._of("bio"), self._of("utterance")]
-            + [self.foreign, self._of("email"), self.code, self._of("list"), self.article, lambda: self.pick("question")],
-            "validation": [self._of("claimpair")] * 5 + [self.code, self.record, self._of("plan"), lambda: self.pick("fact"), self._of("email")],
-            "intent_detection": [self._of("utterance")] * 5 + [self.meeting, self._of("email"), self._of("ticket"), self.requestlike],
-            "analysis": [self.code, self.code, self.log, self.table, self.table, self.meeting, self._of("bio"), self._of("review")]
-            + [self.article, self._of("legal"), self._of("email"), self.anything],
-            "code_generation": [self.code, self.code, self._of("stub"), self._of("stub"), self._of("tables")],
-            "planning": [self._of("email"), self._of("plan"), lambda: self.pick("todo"), self.meeting, self._of("ticket")],
-            "long_form_generation": [self._of("story"), self._of("list"), self.article, lambda: self.pick("topic")],
-            "general": [self.article, self._of("email"), self._of("story"), self._of("bio")],
-        }
-        return self.dice.choice(usual[kind])()
-
-    def _of(self, name: str) -> Callable[[], str]:
-        return lambda: self.one(name)
+        return self.anything() if self.dice.random() < 0.15 else self.make(self.dice.choice(_USUAL[kind].split()))
 
 
+_MAKERS = ("article", "meeting", "log", "table", "record", "code", "foreign", "requestlike", "text")
 _TEXTS = ("utterance", "review", "headline", "email", "legal", "bio", "story", "plan", "ticket", "claimpair", "list")
+_USUAL: dict[TaskKind, str] = {
+    "summarization": "article article meeting story legal email text",
+    "translation": "text foreign foreign utterance email legal article",
+    "classification": "review headline ticket bio utterance foreign email code list article question",
+    "validation": "claimpair claimpair claimpair claimpair claimpair code record plan fact email",
+    "intent_detection": "utterance utterance utterance utterance utterance meeting email ticket requestlike",
+    "analysis": "code code log table table meeting bio review article legal email text",
+    "code_generation": "code code stub stub tables",
+    "planning": "email plan todo meeting ticket",
+    "long_form_generation": "story list article topic",
+    "general": "article email story bio",
+}

@@ -12,7 +12,14 @@ from tools.task_grammar import Grammar, Row
 
 Turns = tuple[tuple[str, str], ...]
 
-_ALONE_SHARE = {"general": 0.75, "code_generation": 0.6, "planning": 0.8, "long_form_generation": 0.85, "validation": 0.2, "analysis": 0.08}
+_ALONE_SHARE = {
+    "general": 0.75,
+    "code_generation": 0.6,
+    "planning": 0.8,
+    "long_form_generation": 0.85,
+    "validation": 0.2,
+    "analysis": 0.08,
+}
 _BARE: dict[TaskKind, list[str]] = {"code_generation": ["stub"], "general": ["math", "riddle", "question"]}
 _EXCHANGES = (
     ("hi", "Hello! How can I help?"),
@@ -27,7 +34,20 @@ _EXCHANGES = (
     ("what does SaaS mean?", "Software as a service."),
     ("which label fits this ticket?", "billing"),
 )
-_LABELS = ("Text", "Input", "Article", "Message", "Document", "Review", "Content", "Passage", "Utterance", "Transcript", "Sentence", "Context")
+_LABELS = (
+    "Text",
+    "Input",
+    "Article",
+    "Message",
+    "Document",
+    "Review",
+    "Content",
+    "Passage",
+    "Utterance",
+    "Transcript",
+    "Sentence",
+    "Context",
+)
 
 
 @dataclass(slots=True)
@@ -58,7 +78,10 @@ class Author:
         if kind in _BARE and self.dice.random() < 0.07:
             return self.wrapped(kind, self.bare(kind))
         if kind == "analysis" and self.dice.random() < 0.14:
-            return self.wrapped(kind, self.dice.choice([self.join, self.below])(self.grammar.pick("tablequestion"), self.grammar.table()))
+            return self.wrapped(
+                kind,
+                self.dice.choice([self.join, self.below])(self.grammar.pick("tablequestion"), self.grammar.table()),
+            )
         alone = self.grammar.phrases.get(f"{kind} alone")
         if alone and self.dice.random() < _ALONE_SHARE[kind]:
             text = self.grammar.expand(self.dice.choice(alone))
@@ -81,13 +104,23 @@ class Author:
         lines = "\n".join(mark.format(number) + line for number, line in enumerate(picked, 1))
         head = self.grammar.pick("detailhead")
         sources = f"\n\n{self.grammar.article()}" if self.dice.random() < 0.4 else ""
-        return self.dice.choice([f"{text}\n\n{head}\n{lines}{sources}", f"{sources.strip()}\n\n{text} {head}\n{lines}".strip(), f"{text} {' '.join(picked)}"])
+        return self.dice.choice(
+            [
+                f"{text}\n\n{head}\n{lines}{sources}",
+                f"{sources.strip()}\n\n{text} {head}\n{lines}".strip(),
+                f"{text} {' '.join(picked)}",
+            ]
+        )
 
     def bare(self, kind: TaskKind) -> str:
         """Material that is a request by itself: a stub asks for code, a problem for its solution."""
         pool = self.dice.choice(_BARE[kind])
         content = self.grammar.one(pool) if pool in self.grammar.stock else self.grammar.pick(pool)
-        return self.dice.choice([content, f"```python\n{content}\n```", f"```\n{content}\n```"]) if pool == "stub" else content
+        return (
+            self.dice.choice([content, f"```python\n{content}\n```", f"```\n{content}\n```"])
+            if pool == "stub"
+            else content
+        )
 
     def by_system(self, kind: TaskKind) -> Row:
         """The system prompt sets the task; the user's turn is raw material, or the bare subject."""
@@ -110,7 +143,9 @@ class Author:
         if not phrases:
             return self.by_user(kind)
         before = self.by_user(kind).parts
-        answer = {"code_generation": self.grammar.code, "planning": lambda: self.grammar.one("plan")}.get(kind, self.grammar.text)()
+        answer = {"code_generation": self.grammar.code, "planning": lambda: self.grammar.one("plan")}.get(
+            kind, self.grammar.text
+        )()
         turns = (*before.turns, ("assistant", answer), ("user", self.grammar.expand(self.dice.choice(phrases))))
         return Row(TaskInput(turns, before.system), kind, "grammar", sets=False if before.system else None)
 
@@ -172,7 +207,15 @@ class Author:
     def raw(self, content: str) -> str:
         """Material as applications hand it over."""
         label = self.dice.choice(_LABELS)
-        forms = [content, content, content, content, f'"{content}"', f"{label}: {content}", json.dumps({label.lower(): content})]
+        forms = [
+            content,
+            content,
+            content,
+            content,
+            f'"{content}"',
+            f"{label}: {content}",
+            json.dumps({label.lower(): content}),
+        ]
         return self.dice.choice([*forms, f"<{label.lower()}>{content}</{label.lower()}>", f"{label}:\n{content}"])
 
     def join(self, phrase: str, content: str) -> str:

@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from azure.core.exceptions import AzureError
     from azure.keyvault.secrets.aio import SecretClient
 
-RETRIES = 2  # of the SDK, within one reading; who reads has the time limit
+# Of the SDK, within one reading, for hiccups: who reads has a time limit, and rests longer than this in between.
+RETRIES = {"retry_total": 2, "retry_backoff_factor": 0.2}
 ROLE = "Key Vault Secrets User"
 
 
@@ -58,7 +59,7 @@ class KeyVault:
     def _make(self) -> SecretClient:
         from azure.keyvault.secrets.aio import SecretClient
 
-        return SecretClient(self._url, self._identity.credential(), retry_total=RETRIES)
+        return SecretClient(self._url, self._identity.credential(), **RETRIES)
 
     def _unavailable(self, name: str, error: AzureError | ValueError) -> SecretUnavailable:
         status = getattr(error, "status_code", None)

@@ -117,8 +117,6 @@ class Translation:
 
     def end(self) -> Chunk | None:
         """What is still to be said when no more events come. Raises BadReply when the answer has not ended."""
-        if not self._finished:
-            raise BadReply("The provider's stream ended before the answer did.")
         self._out = _Written()
         if not self._done:
             self._message_stop({})
@@ -197,7 +195,7 @@ class Translation:
 
     def _message_stop(self, event: dict[str, Any]) -> None:
         if not self._finished:
-            raise BadReply("The provider's stream stopped without a reason.")
+            raise BadReply("The provider's stream ended before the answer did.")
         self._done = True
         if self._tell_usage:
             self._write([], usage_object(self._counts))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import suppress
 from typing import Any, Literal
 
 import httpx
@@ -17,6 +19,7 @@ from routing.providers.sse import EventSplitter, ServerSentEvent
 from routing.types import Target
 from routing.wire import ChatRequest, usage_of
 
+DRAIN_SECONDS = 1.0  # for the end of a body after its last word
 DONE = b"data: [DONE]\n\n"
 KEY_HEADER = ("authorization", "Bearer ")
 _EVENT_STREAM = "text/event-stream"
@@ -92,19 +95,21 @@ class OpenAIStream(Stream):
 
     def __init__(self, http: Http, response: httpx.Response, *, hide_usage: bool) -> None:
         self.headers: Mapping[str, str] = passed_headers(response.headers)
-        self._http, self._response, self._hide_usage = http, response, hide_usage
+        self._pieces, self._response, self._hide_usage = http.pieces(response), response, hide_usage
         self._begun: set[int] = set()  # indexes of the choices that have said something
         self._finished: set[int] = set()
         self._done = False
 
     async def __aiter__(self) -> AsyncIterator[Chunk]:
         splitter = EventSplitter()
-        async for piece in self._http.pieces(self._response):
+        async for piece in self._pieces:
             chunks, failure = self._read(splitter.feed(piece))
             if chunks:
                 yield _merged(chunks)
             if failure:
                 raise failure
+            if self._done:
+                return
         chunks, failure = self._read(splitter.rest())
         if failure or self._unfinished():
             raise failure or BadReply("The provider's stream ended before the answer did.")
@@ -112,6 +117,11 @@ class OpenAIStream(Stream):
             yield _merged([*chunks, *([] if self._done else [Chunk(DONE)])])
 
     async def aclose(self) -> None:
+        if self._done:  # what may still come is the end of the body: read, and the connection can be used again
+            with suppress(TimeoutError, ProviderError):
+                async with asyncio.timeout(DRAIN_SECONDS):
+                    async for _ in self._pieces:
+                        pass
         await self._response.aclose()
 
     def _unfinished(self) -> bool:

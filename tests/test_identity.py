@@ -1,0 +1,164 @@
+"""The process's identity, with Azure's own credential against an endpoint like App Service's."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator
+
+import pytest
+
+from routing.cloud.identity import Identity
+from routing.fresh import SecretUnavailable
+from tests.azure_world import identity, in_this_world, vault, world
+from tests.conftest import ROOT, Clock
+from tests.standin_vault import CLIENT_ID, Vault
+
+__all__ = ["identity", "in_this_world", "vault", "world"]
+SCOPE = "https://cognitiveservices.azure.com/.default"
+
+
+@pytest.fixture
+async def aging(vault: Vault, clock: Clock) -> AsyncIterator[Identity]:
+    """With a clock that a test can advance, starting at the real time, by which the tokens expire."""
+    clock.advance(time.time() - clock())
+    identity = Identity(vault.environment(), clock)
+    yield identity
+    await identity.aclose()
+
+
+async def test_the_user_assigned_identity_is_asked_for_the_service(identity: Identity, vault: Vault) -> None:
+    assert await identity.token(SCOPE) in vault.good
+    (asked,) = vault.asked
+    assert asked["resource"] == "https://cognitiveservices.azure.com"
+    assert asked["client_id"] == CLIENT_ID
+
+
+async def test_without_a_client_id_it_is_the_system_assigned_one(vault: Vault) -> None:
+    identity = Identity({**vault.environment(), "AZURE_CLIENT_ID": ""})
+    await identity.token(SCOPE)
+    await identity.aclose()
+    assert "client_id" not in vault.asked[0]
+
+
+async def test_many_requests_share_one_token_and_one_request_for_it(identity: Identity, vault: Vault) -> None:
+    tokens = await asyncio.gather(*(identity.token(SCOPE) for _ in range(50)))
+    assert (len(set(tokens)), len(vault.asked)) == (1, 1)
+
+
+async def test_each_service_has_its_own_token(identity: Identity, vault: Vault) -> None:
+    scopes = [SCOPE, "https://storage.azure.com/.default", "https://vault.azure.net/.default"]
+    assert len(set(await asyncio.gather(*map(identity.token, scopes)))) == 3
+    assert sorted(asked["resource"] for asked in vault.asked) == sorted(scope[: -len("/.default")] for scope in scopes)
+
+
+async def test_a_token_is_renewed_before_it_expires_and_nobody_waits(
+    aging: Identity, vault: Vault, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = await aging.token(SCOPE)
+    clock.advance(3_600 - 290)
+    monkeypatch.setattr(time, "time", clock)  # azure.identity's own clock
+    vault.token_seconds = 7_000
+    assert await aging.token(SCOPE) == first
+    while len(vault.asked) < 2:
+        await asyncio.sleep(0.001)
+    assert len({await aging.token(SCOPE) for _ in range(3)} | {first}) <= 2
+    clock.advance(300)
+    assert await aging.token(SCOPE) not in {first}
+    assert len(vault.asked) == 2
+
+
+async def test_an_expired_token_is_never_given(
+    aging: Identity, vault: Vault, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await aging.token(SCOPE)
+    vault.identity_faults.extend([400] * 20)
+    clock.advance(3_600)
+    monkeypatch.setattr(time, "time", clock)  # azure.identity's own clock
+    with pytest.raises(SecretUnavailable, match="no token for https://cognitiveservices"):
+        await aging.token(SCOPE)
+
+
+async def test_a_refused_token_is_replaced_at_once(identity: Identity, vault: Vault) -> None:
+    old = await identity.token(SCOPE)
+    vault.good.clear()
+    new = await asyncio.gather(*(identity.token(SCOPE, fresh=True) for _ in range(20)))
+    assert set(new) == vault.good != {old}
+    assert await identity.token(SCOPE) == new[0]
+    assert len(vault.asked) == 2
+
+
+async def test_when_no_new_token_can_be_had_the_last_one_is_tried(identity: Identity, vault: Vault) -> None:
+    old = await identity.token(SCOPE)
+    vault.identity_faults.extend([400] * 20)
+    assert await identity.token(SCOPE, fresh=True) == old
+
+
+async def test_an_endpoint_that_fails_once_is_asked_again(identity: Identity, vault: Vault) -> None:
+    vault.identity_faults.append(500)
+    assert await identity.token(SCOPE) in vault.good
+
+
+async def test_no_identity_is_said_with_what_to_do(identity: Identity, vault: Vault) -> None:
+    vault.identity_faults.extend([400] * 20)
+    with pytest.raises(SecretUnavailable) as caught:
+        await identity.token(SCOPE)
+    assert "set AZURE_CLIENT_ID to its client id, on a laptop run `az login`" in str(caught.value)
+    assert not caught.value.passing
+
+
+async def test_azures_clients_are_given_the_same_token(identity: Identity, vault: Vault) -> None:
+    credential = identity.credential()
+    older, newer = await credential.get_token(SCOPE), await identity.get_token_info(SCOPE)
+    assert older.token == newer.token == await identity.token(SCOPE)
+    assert older.expires_on == newer.expires_on
+    async with credential:
+        pass
+    assert await identity.token(SCOPE) == older.token
+    assert len(vault.asked) == 1
+
+
+async def test_a_claims_challenge_reaches_the_credential(identity: Identity, vault: Vault) -> None:
+    """App Service's endpoint has no use for claims; the token still is one that it gave."""
+    info = await identity.get_token_info(SCOPE, options={"claims": '{"access_token": {}}'})
+    assert info.token in vault.good
+
+
+async def test_no_repr_shows_a_token(identity: Identity) -> None:
+    token = await identity.token(SCOPE)
+    assert token not in repr(identity) + repr(vars(identity))
+
+
+def test_on_a_laptop_the_usual_places_are_looked_into() -> None:
+    code = (
+        "import asyncio, sys\n"
+        "from routing.cloud.identity import Identity\n"
+        "identity = Identity({})\n"
+        "assert 'azure.identity' not in sys.modules\n"
+        "print(type(identity._make()).__name__)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "DefaultAzureCredential"
+
+
+def test_the_loop_goes_on_while_azures_library_is_loaded() -> None:
+    """The longest the loop stood still, in a process that loads the library for its first token."""
+    code = (
+        "import asyncio, os, sys, time\n"
+        "from routing.cloud.identity import Identity\n"
+        "async def main():\n"
+        "    identity, longest, last = Identity(os.environ), 0.0, time.perf_counter()\n"
+        "    loading = asyncio.ensure_future(identity._opened())\n"
+        "    while not loading.done():\n"
+        "        await asyncio.sleep(0)\n"
+        "        now = time.perf_counter()\n"
+        "        longest, last = max(longest, now - last), now\n"
+        "    await identity.aclose()\n"
+        "    assert 'azure.identity' in sys.modules\n"
+        "    print(longest)\n"
+        "asyncio.run(main())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert float(done.stdout) < 0.15
