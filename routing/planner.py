@@ -8,34 +8,21 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from operator import attrgetter
 from typing import Protocol
 from urllib.parse import urlsplit
 
-from routing import pricing, tokens
+from routing import pricing
 from routing.config import Config, Route
 from routing.custom import Custom
 from routing.errors import InvalidRequest
+from routing.features import AskedFacts, Features, expected_output, features_of, minimum_quality
 from routing.pricing import Prices, Rates
-from routing.routes_file import MINIMUM_QUALITY
-from routing.strategies import OVER_CEILING, Strategy, by_cost, by_speed, by_task, plan
+from routing.strategies import OVER_CEILING, Strategy, by_cost, by_speed, by_task, ranked, shared
 from routing.tasks import TaskInput, detect, parse_label
-from routing.types import Estimate, Exclusion, Facts, Plan, Refused, Speed, Target, Task, TaskKind
+from routing.types import Estimate, Exclusion, Plan, Refused, Speed, Target, Task
 from routing.wire import ChatRequest, Hints, Message
 
-EXPECTED_OUTPUT: Mapping[TaskKind, int] = {
-    "general": 300,
-    "planning": 700,
-    "code_generation": 700,
-    "analysis": 500,
-    "intent_detection": 30,
-    "validation": 120,
-    "summarization": 250,
-    "translation": 300,
-    "classification": 20,
-    "long_form_generation": 1_800,
-}  # tokens; rough, but enough to weigh prices of input against prices of output
-LOWEST_RAISED, LOWERED_BY, LOWEST = 0.8, 0.1, 0.5  # of the minimum quality, by priority and by the wish to save
-HIGH_PRIORITY = 8
 REMEMBERED = 1_024  # plans
 TURNS = 8  # of a conversation that task detection sees, the newest
 
@@ -86,68 +73,76 @@ class Planner:
             return Task("general", 0.0, "not looked at: the route has one target")
         return detect(task_input(request), minimum=route.settings.min_task_confidence)
 
-    async def plan(self, request: ChatRequest, route: Route, task: Task, lots: Lots) -> tuple[Plan, Facts]:
-        """The plan, and the facts behind it. Raises InvalidRequest when the request itself rules out every target."""
+    def features(self, request: ChatRequest) -> Features:
+        """What the plan for a request depends on. Raises InvalidRequest when it names a target that does not exist."""
         hints = request.router or Hints()
         _check_names("router.only", hints.only, self._config)
         _check_names("router.deny", hints.deny, self._config)
-        strategy = hints.strategy or route.settings.strategy
-        facts = self.facts(request, route, task, lots, strategy)
-        made = _withholding(await self._plan(route, strategy, facts), route)
+        return features_of(request)
+
+    async def plan(self, features: Features, route: Route, task: Task, lots: Lots) -> tuple[Plan, AskedFacts]:
+        """The plan, and the facts behind it. Raises InvalidRequest when the request itself rules out every target."""
+        strategy = features.strategy or route.settings.strategy
+        facts = self._facts(features, route, task, lots, strategy)
+        made = await self._ranked(route, strategy, facts)
+        made = _withholding(shared(made, route.targets, facts.draw), route)
         _check_suits(made)
         return made, facts
 
-    async def _plan(self, route: Route, strategy: str, facts: Facts) -> Plan:
-        def make(score: Strategy, name: str = strategy) -> Plan:
-            return plan(route.name, name, score, route.targets, facts)
-
+    async def _ranked(self, route: Route, strategy: str, facts: AskedFacts) -> Plan:
         if strategy not in self._custom.strategies:
-            return self._remembered(route, strategy, facts, lambda: make(self._strategy(strategy, route)))
-        made = await self._custom.plan(strategy, make)
+            return self._remembered(route, strategy, facts)
+        made = await self._custom.plan(strategy, route, facts)
         if isinstance(made, Plan):
             return made
-        return replace(make(by_task({}, [target.name for target in route.targets]), "task"), note=made)
+        order = by_task({}, [target.name for target in route.targets])
+        return replace(ranked(route.name, "task", order, route.targets, facts), note=made)
 
-    def _remembered(self, route: Route, strategy: str, facts: Facts, make: Callable[[], Plan]) -> Plan:
-        """The plan made before for equal facts: what it depends on is all in them, but for the words about the task."""
-        key = (id(route), strategy, _key(facts))
+    def _remembered(self, route: Route, strategy: str, facts: AskedFacts) -> Plan:
+        """The plan made before for equal facts: all it depends on is in them, and the words about the task are new."""
+        key = (id(route), strategy, *_key(facts))
         made = self._made.get(key)
         if made is None:
-            made = self._made[key] = make()
+            score = self._strategy(strategy, route)
+            made = self._made[key] = ranked(route.name, strategy, score, route.targets, facts)
             if len(self._made) > REMEMBERED:
                 self._made.popitem(last=False)
         return made if made.task == facts.task else replace(made, task=facts.task)
 
-    def facts(self, request: ChatRequest, route: Route, task: Task, lots: Lots, strategy: str) -> Facts:
+    def _facts(self, features: Features, route: Route, task: Task, lots: Lots, strategy: str) -> AskedFacts:
         """All that the strategies may judge by."""
-        hints = request.router or Hints()
         names = [target.name for target in route.targets]
-        input_tokens = tokens.of_request(request.fields)
-        output_tokens = _expected_output(request, task.kind, input_tokens)
+        output_tokens = expected_output(features, task.kind)
         speed = {name: seen for name in names if (seen := _bucket(self._health.speed(name)))}
-        return Facts(
+        return AskedFacts(
             task=task,
-            input_tokens=input_tokens,
+            input_tokens=features.input_tokens,
             output_tokens=output_tokens,
-            output_limit=request.output_limit,
-            needs=request.needs(),
+            output_limit=features.output_limit,
+            needs=features.needs,
             speed=speed,
             breaker={name: refused for name in names if (refused := self._health.refusal(name))},
-            cost=dict(self._costs(route, input_tokens, output_tokens, request.n or 1)),
-            minimum_quality=_minimum_quality(hints, route, task.kind),
-            strict_quality=hints.min_quality is not None,
-            max_cost=None if hints.max_cost_usd is None else hints.max_cost_usd * 1e6,
-            max_latency=None if hints.max_latency_ms is None else hints.max_latency_ms / 1e3,
-            only=frozenset(hints.only) if hints.only else None,
-            deny=frozenset(hints.deny or ()),
+            cost=dict(self._costs(route, features, output_tokens)),
+            minimum_quality=minimum_quality(features, route.settings, task.kind),
+            strict_quality=features.min_quality is not None,
+            max_cost=features.max_cost,
+            max_latency=features.max_latency,
+            only=features.only,
+            deny=features.deny,
             explore=_explored(names, speed, lots, route.settings.exploration) if strategy == "speed" else None,
             draw=lots.draw,
+            answers=features.answers,
+            strategy=features.strategy,
+            priority=features.priority,
         )
 
     def rates(self, target: Target, served: str | None = None) -> Rates | None:
         """What the target costs; `served` is the model that the reply names."""
         if served is not None:
-            return pricing.price_of(target, self.prices, self._vendor(target), served)
+            found = pricing.price_of(target, self.prices, self._vendor(target), served)
+            if found and self._rates.get(target.name) is None:
+                self._rates[target.name] = found  # a deployment may be called anything: now its price is known
+            return found
         if target.name not in self._rates:
             self._rates[target.name] = pricing.price_of(target, self.prices, self._vendor(target))
         return self._rates[target.name]
@@ -157,13 +152,11 @@ class Planner:
         address = getattr(provider, "base_url", None) or getattr(provider, "endpoint", "")
         return self.prices.vendor(provider.type, urlsplit(str(address)).hostname or "")
 
-    def _costs(
-        self, route: Route, input_tokens: int, output_tokens: int, answers: int
-    ) -> Iterator[tuple[str, Estimate]]:
+    def _costs(self, route: Route, features: Features, output_tokens: int) -> Iterator[tuple[str, Estimate]]:
         for target in route.targets:
             if rates := self.rates(target):
-                one = pricing.expected(rates, input_tokens, output_tokens)
-                yield target.name, replace(one, per_output_token=one.per_output_token * answers)
+                one = pricing.expected(rates, features.input_tokens, output_tokens)
+                yield target.name, replace(one, per_output_token=one.per_output_token * features.answers)
 
     def _strategy(self, name: str, route: Route) -> Strategy:
         if name == "cost":
@@ -213,25 +206,6 @@ def _check_names(param: str, names: Sequence[str] | None, config: Config) -> Non
             raise InvalidRequest(f"No target {name[:100]!r}; targets are {known}.", param=f"{param}[{place}]")
 
 
-def _expected_output(request: ChatRequest, kind: TaskKind, input_tokens: int) -> int:
-    """Tokens of output, over all the answers asked for."""
-    usual = input_tokens if kind == "translation" else EXPECTED_OUTPUT[kind]
-    return min(usual, request.output_limit or usual) * (request.n or 1)
-
-
-def _minimum_quality(hints: Hints, route: Route, kind: TaskKind) -> float:
-    """What the cheapest target has to reach: the request's own minimum, else the task's, moved by its wishes."""
-    if hints.min_quality is not None:
-        return hints.min_quality
-    own = route.settings.minimum_quality
-    minimum = own.get(kind, own.get("default", MINIMUM_QUALITY.get(kind, MINIMUM_QUALITY["default"])))
-    if hints.priority is not None and hints.priority >= HIGH_PRIORITY:
-        return max(minimum, LOWEST_RAISED)
-    if hints.strategy == "cost":  # asked for in the request itself: saving matters more to this caller
-        return min(minimum, max(LOWEST, minimum - LOWERED_BY))
-    return minimum
-
-
 def _explored(names: Sequence[str], speed: Mapping[str, Speed], lots: Lots, share: float) -> str | None:
     """Whose turn it is: a target never seen before any other, so that a slow memory can be corrected."""
     if lots.explore >= share or len(names) < 2:
@@ -264,8 +238,10 @@ def _bucket(speed: Speed | None) -> Speed | None:
     return speed and Speed(float(f"{speed.first_token_seconds:.1e}"), float(f"{speed.tokens_per_second:.1e}"))
 
 
-def _key(facts: Facts) -> Hashable:
-    """The facts without the words about the task, as something that can be looked up."""
-    values = (getattr(facts, item.name) for item in fields(facts) if item.name != "task")
-    hashable = (tuple(value.items()) if isinstance(value, Mapping) else value for value in values)
-    return (facts.task.kind, *hashable)
+_KEYED = attrgetter(*(item.name for item in fields(AskedFacts) if item.name not in ("task", "draw")))
+
+
+def _key(facts: AskedFacts) -> tuple[Hashable, ...]:
+    """All that a ranking depends on, as something to look up by: neither the words about the task nor the lot."""
+    values = (tuple(value.items()) if isinstance(value, dict) else value for value in _KEYED(facts))
+    return (facts.task.kind, *values)

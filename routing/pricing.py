@@ -96,7 +96,9 @@ def price_of(target: Target, table: Prices, vendor: str | None, served: str | No
     deployment's name on Azure is free to choose, so there a served model that is not in the table stays unknown.
     """
     if price := target.price:
-        return Rates(price.input, price.output, price.cached_input, reasoning=price.reasoning, version=ROUTES_FILE)
+        return Rates(
+            price.input, price.output, price.cached_input, price.cache_write, price.reasoning, version=ROUTES_FILE
+        )
     if served and (rates := table.rates(vendor, served)):
         return rates
     if served and vendor == "azure_openai":
@@ -104,16 +106,15 @@ def price_of(target: Target, table: Prices, vendor: str | None, served: str | No
     return table.rates(vendor, target.model)
 
 
-def cost(usage: Usage, rates: Rates | None, version: str, *, cache_write: int = 0) -> Cost:
+def cost(usage: Usage, rates: Rates | None, version: str) -> Cost:
     """What was used, in whole micro-USD, half rounded up once at the end.
 
-    `version` is the table's, and named when the price is unknown; known rates name their own. `cache_write` is how many
-    of the input tokens were written to the provider's cache.
+    `version` is the table's, and named when the price is unknown; known rates name their own.
     """
     if rates is None:
         return Cost(None, version)
     now = rates.of(usage.input)
-    written = min(cache_write, usage.input)
+    written = min(usage.cache_write, usage.input)
     cached = min(usage.cached, usage.input - written)
     reasoned = min(usage.reasoning, usage.output)
     total = (

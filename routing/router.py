@@ -146,7 +146,8 @@ class Router:
         task = self._planner.label(request, asked.label)
         if task is None:
             task = await self._detector.improve(self._planner.detect(request, route), request, route)
-        plan, facts = await self._planner.plan(request, route, task, Lots(random.random(), random.random()))
+        lots = Lots(random.random(), random.random())
+        plan, facts = await self._planner.plan(self._planner.features(request), route, task, lots)
         made = Decision(f"dec_{uuid.uuid4().hex}", self._clock(), asked.caller.name, request.model, plan, facts)
         return _Walk(asked, route, made, {choice.target: choice for choice in plan.choices}, started)
 
@@ -227,7 +228,7 @@ class Router:
 
     def _cost(self, target: Target, usage: Usage, served: str | None) -> Cost:
         rates = self._planner.rates(target, served)
-        return pricing.cost(usage, rates, self._planner.prices.version, cache_write=usage.cache_write)
+        return pricing.cost(usage, rates, self._planner.prices.version)
 
 
 def _request(walk: _Walk, target: Target) -> ChatRequest:

@@ -41,6 +41,7 @@ class PriceSettings(Settings):
     input: Usd
     output: Usd
     cached_input: Usd | None = None
+    cache_write: Usd | None = None
     reasoning: Usd | None = None
 
 
@@ -71,6 +72,15 @@ class DetectorSettings(Settings):
     timeout_ms: int = Field(default=400, ge=10, le=10_000)
 
 
+class WishSettings(Settings):
+    """`wishes = { ... }`: what the wishes of a request do to the minimum quality of strategy cost."""
+
+    high_priority: int = Field(default=8, ge=1, le=10)  # from this `router.priority` on
+    high_priority_quality: Share = 0.8  # the minimum is at least this
+    saving_lowers: Share = 0.1  # by `router.strategy = "cost"`
+    saving_floor: Share = 0.5  # but not below this
+
+
 class RouteOverride(Settings):
     """`[routes.NAME.groups.GROUP]`, `[routes.NAME.callers.CALLER]`: what is different for them; the rest stays."""
 
@@ -90,6 +100,7 @@ class RouteSettings(Settings):
     min_task_confidence: Share = DEFAULT_MIN  # below it a task is general
     detector: DetectorSettings | None = None
     minimum_quality: dict[Literal[TaskKind, "default"], Share] = {}  # for strategy cost; left out: MINIMUM_QUALITY
+    wishes: WishSettings = WishSettings()
     exploration: Share = 0.05  # strategy speed: share of the requests that try another target than the fastest
     deadline_seconds: float = Field(default=200.0, gt=0, lt=220)  # all attempts; the load balancer hangs up at 230 s
     attempt_seconds: float = Field(default=100.0, gt=0)  # one attempt, up to the reply or a stream's first token

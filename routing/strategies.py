@@ -25,15 +25,35 @@ Strategy = Callable[[Target, Facts], Score]
 
 
 def plan(route: str, strategy: str, score: Strategy, targets: Sequence[Target], facts: Facts) -> Plan:
-    """The targets that may be asked, best first (ties: the order given), and why the others may not."""
+    """The targets that may be asked, best first, and why the others may not."""
+    return shared(ranked(route, strategy, score, targets, facts), targets, facts.draw)
+
+
+def ranked(route: str, strategy: str, score: Strategy, targets: Sequence[Target], facts: Facts) -> Plan:
+    """The targets that may be asked by their scores (ties: the order given), and why the others may not."""
     choices: list[Choice] = []
     exclusions: list[Exclusion] = []
     for target in targets:
-        judged = _exclusion(target, facts) or _choice(target, score(target, facts), facts)
-        (exclusions if isinstance(judged, Exclusion) else choices).append(judged)  # type: ignore[arg-type]
+        if excluded := _exclusion(target, facts):
+            exclusions.append(excluded)
+        else:
+            choices.append(_choice(target, score(target, facts), facts))
     choices.sort(key=lambda choice: -choice.score)
-    by_name = {target.name: target for target in targets}
-    return Plan(route, strategy, facts.task, tuple(_shared(choices, by_name, facts.draw)), tuple(exclusions))
+    return Plan(route, strategy, facts.task, tuple(choices), tuple(exclusions))
+
+
+def shared(made: Plan, targets: Sequence[Target], draw: float) -> Plan:
+    """The plan in which among neighbours that are equals the first place goes by weight; `draw` is 0..1."""
+    by_name = {target.name: target for target in targets if target.weight is not None}
+    if len(by_name) < 2:
+        return made
+    choices, ordered = made.choices, list[Choice]()
+    while choices:
+        group = _equals(choices, by_name, made.strategy)
+        first = _drawn(group, by_name, draw) if len(group) > 1 else group[0]
+        ordered += [replace(first, score=group[0].score), *(each for each in group if each.target != first.target)]
+        choices = choices[len(group) :]
+    return replace(made, choices=tuple(ordered))
 
 
 def by_task(order: Mapping[TaskKind, Sequence[str]], targets: Sequence[str]) -> Strategy:
@@ -66,11 +86,11 @@ def by_speed(target: Target, facts: Facts) -> Score:
     """The shortest expected time; who is likely to miss the request's `max_latency_ms` comes after the others."""
     seconds = expected_seconds(target, facts)
     told = f"{seconds:.2f} s expected" + ("" if target.name in facts.speed else ", not seen yet")
-    if facts.explore == target.name:
-        return Score(_TIER, f"{told}; its turn to be tried")
     first = facts.speed.get(target.name, UNKNOWN_SPEED).first_token_seconds
     if facts.max_latency is not None and first > facts.max_latency:
         return Score(-_TIER - seconds, f"{told}; first token after {first:.2f} s is late")
+    if facts.explore == target.name:
+        return Score(_TIER, f"{told}; its turn to be tried")
     return Score(-seconds, told)
 
 
@@ -123,45 +143,50 @@ def _choice(target: Target, score: Score, facts: Facts) -> Choice:
         target=target.name,
         score=score.value,
         reason=score.reason,
-        output_limit=_affordable(estimate, target, facts),
+        output_limit=_imposed(estimate, target, facts),
         cost=estimate,
         seconds=expected_seconds(target, facts) if target.name in facts.speed else None,
     )
 
 
-def _affordable(estimate: Estimate | None, target: Target, facts: Facts) -> int | None:
-    """The output tokens that the request's ceiling allows; None when what is asked for stays below it anyway."""
-    if estimate is None or facts.max_cost is None or estimate.per_output_token <= 0:
+def longest_output(target: Target, facts: Facts) -> int | None:
+    """The most output tokens of one answer by the caller's limit and the model's; None when neither is known."""
+    return min((limit for limit in (facts.output_limit, target.max_output) if limit), default=None)
+
+
+def _imposed(estimate: Estimate | None, target: Target, facts: Facts) -> int | None:
+    """The output tokens to ask for in the caller's place; None when what is asked for is affordable and possible."""
+    longest = longest_output(target, facts)
+    affordable = _affordable(estimate, facts.max_cost)
+    if affordable is not None and (longest is None or affordable < longest):
+        return affordable
+    return longest if facts.output_limit and longest != facts.output_limit else None
+
+
+def _affordable(estimate: Estimate | None, ceiling: float | None) -> int | None:
+    """The output tokens for which the ceiling holds in the worst case; None: any number of them."""
+    if estimate is None or ceiling is None or estimate.per_output_token <= 0:
         return None
-    tokens = int((facts.max_cost - estimate.input) / estimate.per_output_token)
-    asked = min((limit for limit in (facts.output_limit, target.max_output) if limit), default=None)
-    return None if asked is not None and asked <= tokens else max(1, tokens)
+    return max(1, int((ceiling - estimate.input) / estimate.per_output_token))
 
 
-def _shared(choices: list[Choice], targets: Mapping[str, Target], draw: float) -> list[Choice]:
-    """Among neighbours of one model that state a weight, the first place goes by weight; the others keep theirs."""
-    ranked: list[Choice] = []
-    while choices:
-        group = _equals(choices, targets)
-        choices = choices[len(group) :]
-        first = _drawn(group, targets, draw) if len(group) > 1 else group[0]
-        ranked += [replace(first, score=group[0].score), *(choice for choice in group if choice is not first)]
-    return ranked
+def _equals(choices: Sequence[Choice], weighted: Mapping[str, Target], strategy: str) -> Sequence[Choice]:
+    """The leading targets of one model that state a weight. A difference in price or time is no equality."""
+    leader = weighted.get(choices[0].target)
+    size = 1
+    while leader and size < len(choices) and _equal(choices[size], choices[0], leader, weighted, strategy):
+        size += 1
+    return choices[:size]
 
 
-def _equals(choices: Sequence[Choice], targets: Mapping[str, Target]) -> list[Choice]:
-    leader = targets[choices[0].target]
-    group = [choices[0]]
-    for choice in choices[1:]:
-        target = targets[choice.target]
-        if leader.weight is None or target.weight is None or target.model != leader.model:
-            break
-        group.append(choice)
-    return group
+def _equal(one: Choice, first: Choice, leader: Target, weighted: Mapping[str, Target], strategy: str) -> bool:
+    target = weighted.get(one.target)
+    by_place = strategy == "task"  # whose scores are places on a list
+    return target is not None and target.model == leader.model and (by_place or one.score == first.score)
 
 
-def _drawn(group: Sequence[Choice], targets: Mapping[str, Target], draw: float) -> Choice:
-    weights = [targets[choice.target].weight or 0.0 for choice in group]
+def _drawn(group: Sequence[Choice], weighted: Mapping[str, Target], draw: float) -> Choice:
+    weights = [weighted[choice.target].weight or 0.0 for choice in group]
     mark = draw * sum(weights)
     for choice, weight in zip(group, weights, strict=True):
         mark -= weight

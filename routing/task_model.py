@@ -1,7 +1,7 @@
 """The features of a request and the linear model that weighs them.
 
 A request becomes a set of named features; each known name has one small integer weight per task kind. The names are
-kept as they are, so that a decision can be explained, and an unknown n-gram weighs nothing (hashing would let it collide).
+kept as they are, so that a decision can be explained and an unknown n-gram weighs nothing; hashed, it would collide.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
+from itertools import pairwise
 
 from .task_text import Passage, Words, parse_words, read, unspaced
 from .types import TASK_KINDS
@@ -204,7 +205,7 @@ def _concepts(mark: str, concepts: tuple[str, ...]) -> Iterator[str]:
     yield f"{mark}c1:{' '.join(concepts[:3])}"
     for concept in concepts:
         yield f"{mark}c:{concept}"
-    for first, second in zip(concepts, concepts[1:], strict=False):
+    for first, second in pairwise(concepts):
         yield f"{mark}c:{first}>{second}"
     lead = concepts[:9]
     for place, first in enumerate(lead):

@@ -8,8 +8,9 @@ EDGE = 2_100  # characters from which on only the beginning and the end are look
 
 LABEL = re.compile(r"^[\W_]{0,3}([^\W\d_][\w /'-]{1,28}?)[*_]{0,2}\s?[:：](?=\s|$|\S)")
 CODE = re.compile(
-    r"^[ \t]*(?:def |class \w+|import \w|from [\w.]+ import|#include|public |private |func |fn |function\b|const |let |var "
-    r"|SELECT\s|INSERT INTO|UPDATE \w+ SET|CREATE TABLE|WITH \w+ AS|return\b|if ?\(|for ?\(|while ?\(|\$ |<\w+[ >]|}|@\w+)",
+    r"^[ \t]*(?:def |class \w+|import \w|from [\w.]+ import|#include|public |private |func |fn |function\b"
+    r"|const |let |var |SELECT\s"
+    r"|INSERT INTO|UPDATE \w+ SET|CREATE TABLE|WITH \w+ AS|return\b|if ?\(|for ?\(|while ?\(|\$ |<\w+[ >]|}|@\w+)",
     re.MULTILINE,
 )
 _LOG = re.compile(
@@ -34,44 +35,44 @@ _LIST = re.compile(r"^[ \t]*(?:[-*•]|\(?\d{1,2}[.)]|\(?[a-hA-H][.)])\s", re.MU
 
 def shapes_of(text: str, plain: str, chosen: str, instructed: bool) -> list[str]:
     """The shapes of `text`, whose material is masked in `plain` and whose instruction is `chosen`."""
-    size = len(text)
-    shapes = ["length:" + next((name for name, top in _LENGTHS if size <= top), "huge")]
-    rest = size - len(chosen)
-    shapes.append("rest:" + next((name for name, top in _LENGTHS if rest <= top), "huge"))
+    shapes = [f"length:{_length(len(text))}", f"rest:{_length(len(text) - len(chosen))}"]
     shapes.append("instructed" if instructed else "raw")
-    edges = text if size <= EDGE else f"{text[: EDGE * 2 // 3]}\n{text[-EDGE // 3 :]}"
-    if CODE.search(edges):
-        shapes.append("code")
-        shapes.append("code:first" if CODE.match(text.lstrip("`\n")[:200]) else "code:later")
-        if _STUB.search(text[-160:]):
-            shapes.append("code:stub")
-    if _LOG.search(edges):
-        shapes.append("log")
-    if text.count("|") > 8 or text.count("\t") > 8 or text.count(",") * 8 > size:
-        shapes.append("table")
-    if text[0] in "{[" and text[-1] in "}]":
-        shapes.append("json")
-    if edges.count("\n") > 1 and len(_DIALOGUE.findall(edges)) > 2:
-        shapes.append("dialogue")
-    if len(_LIST.findall(edges)) > 2:
-        shapes.append("list")
+    shapes += _forms(text)
     if plain.strip() == "␀block":
         shapes.append("only:block")
     if _CHOICES.search(chosen):
         shapes.append("choices")
     if text.count("_") > 2:
         shapes.append("snake")
-    shapes += _asked_length(text)
     if plain.endswith(("?", "？", "؟")):
         shapes.append("ends:?")
     elif plain.endswith((":", "：")):
         shapes.append("ends::")
-    shapes += _scripts(chosen, text)
-    labels = [label.lower()[:14] for label in _labels(text)]
-    shapes += [f"label:{label}" for label in labels]
-    if len(labels) > 1:
-        shapes.append("label:" + "+".join(labels[:2]))
-    return shapes
+    return [*shapes, *_asked_length(text), *_scripts(chosen, text), *_labels(text)]
+
+
+def _length(size: int) -> str:
+    return next((name for name, top in _LENGTHS if size <= top), "huge")
+
+
+def _forms(text: str) -> list[str]:
+    """What the text looks like, by its edges when it is long."""
+    size = len(text)
+    edges = text if size <= EDGE else f"{text[: EDGE * 2 // 3]}\n{text[-EDGE // 3 :]}"
+    forms = _code_forms(text) if CODE.search(edges) else []
+    seen = {
+        "log": _LOG.search(edges) is not None,
+        "table": text.count("|") > 8 or text.count("\t") > 8 or text.count(",") * 8 > size,
+        "json": text[0] in "{[" and text[-1] in "}]",
+        "dialogue": edges.count("\n") > 1 and len(_DIALOGUE.findall(edges)) > 2,
+        "list": len(_LIST.findall(edges)) > 2,
+    }
+    return [*forms, *(name for name, found in seen.items() if found)]
+
+
+def _code_forms(text: str) -> list[str]:
+    first = "code:first" if CODE.match(text.lstrip("`\n")[:200]) else "code:later"
+    return ["code", first, *(["code:stub"] if _STUB.search(text[-160:]) else [])]
 
 
 _LENGTHS = (("bit", 30), ("short", 90), ("some", 260), ("page", 900), ("long", 2600))
@@ -91,10 +92,15 @@ _PAGES = ("page", "pages", "页", "ページ", "seiten", "páginas", "pagine")
 
 
 def _labels(text: str) -> list[str]:
+    """Names before colons, or the keys of a JSON object: `label:question`, and the first two together."""
     if text[0] in "{[":
-        return list(dict.fromkeys(_KEYS.findall(text[:1500])))[:6]
-    lines = text[:1500].split("\n")[:14] + text[-400:].split("\n")[-3:]
-    return list(dict.fromkeys(found[1] for line in lines if (found := LABEL.match(line[:40]))))[:6]
+        found = _KEYS.findall(text[:1500])
+    else:
+        lines = text[:1500].split("\n")[:14] + text[-400:].split("\n")[-3:]
+        found = [match[1] for line in lines if (match := LABEL.match(line[:40]))]
+    labels = list(dict.fromkeys(label.lower()[:14] for label in found[:20]))[:6]
+    pair = [f"label:{labels[0]}+{labels[1]}"] if len(labels) > 1 else []
+    return [*(f"label:{label}" for label in labels), *pair]
 
 
 def _scripts(chosen: str, text: str) -> list[str]:

@@ -52,6 +52,7 @@ class Price:
     input: float
     output: float
     cached_input: float | None = None
+    cache_write: float | None = None
     reasoning: float | None = None
 
 

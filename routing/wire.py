@@ -155,9 +155,16 @@ class ChatRequest(Wire):
         """
         fields = {**self._fields, "model": model}
         fields.pop("router", None)
+        if any("thinking_blocks" in message for message in fields["messages"]):
+            fields["messages"] = [_without_thinking(message) for message in fields["messages"]]
         if ask_usage:
             fields["stream_options"] = {**(fields.get("stream_options") or {}), "include_usage": True}
         return to_json(fields)
+
+
+def _without_thinking(message: Mapping[str, Any]) -> dict[str, Any]:
+    """A message without the signed thoughts that an Anthropic target left in it: nobody else takes them."""
+    return {name: value for name, value in message.items() if name != "thinking_blocks"}
 
 
 _PART_NEEDS: Mapping[str, Feature] = {"image_url": "vision", "input_audio": "audio"}

@@ -44,6 +44,7 @@ def _leading_here(names: tuple[str, ...]) -> Any:
     real = socket.getaddrinfo
 
     def look_up(host: Any, *rest: Any, **more: Any) -> Any:
-        return real("127.0.0.1" if host in names else host, *rest, **more)
+        name = host.decode() if isinstance(host, bytes) else host
+        return real("127.0.0.1" if name in names else host, *rest, **more)
 
     return look_up

@@ -58,7 +58,7 @@ def routes_for(
 
 
 def _provider(standin: StandIn) -> dict[str, Any]:
-    address = "base_url" if standin.kind == "openai" else "endpoint"
+    address = "base_url" if standin.kind in ("openai", "anthropic") else "endpoint"
     key = {} if standin.kind == "ollama" else {"key": "env:ROUTER_TEST_PROVIDER"}
     return {"type": standin.kind, address: standin.url, **key}
 

@@ -7,7 +7,7 @@ import secrets
 import ssl
 import time
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -67,6 +67,12 @@ class Vault:
             "AZURE_CLIENT_ID": CLIENT_ID,
             "ROUTER_KEY_VAULT": self.url,
         }
+
+    async def until(self, true: Callable[[], bool]) -> None:
+        """Lets other tasks run until `true()`. Raises TimeoutError after seconds."""
+        async with asyncio.timeout(5):
+            while not true():  # noqa: ASYNC110 - nothing of the client's tells us
+                await asyncio.sleep(0.001)
 
     async def give_token(self, request: web.Request) -> web.Response:
         if request.headers.get("x-identity-header") != HEADER:

@@ -98,8 +98,8 @@ def test_a_price_is_taken_as_it_is_written():
 
 
 def test_input_written_to_the_cache_has_its_own_price():
-    assert cost(Usage(input=100), rates("thinker"), VERSION, cache_write=80).micro_usd == 20 + 100
-    assert cost(Usage(input=100), rates("small"), VERSION, cache_write=80).micro_usd == 25
+    assert cost(Usage(input=100, cache_write=80), rates("thinker"), VERSION).micro_usd == 20 + 100
+    assert cost(Usage(input=100, cache_write=80), rates("small"), VERSION).micro_usd == 25
 
 
 def test_a_batch_is_priced_by_its_own_rates():
@@ -195,8 +195,8 @@ COUNT = st.integers(0, 3000)
 
 @given(st.sampled_from(["small", "thinker", "long"]), COUNT, COUNT, COUNT, COUNT, COUNT)
 def test_no_request_costs_more_than_its_worst_case(model, sent, cached, written, answered, reasoned):
-    usage = Usage(input=sent, output=answered, cached=cached, reasoning=reasoned)
-    known = cost(usage, rates(model), VERSION, cache_write=written).micro_usd
+    usage = Usage(input=sent, output=answered, cached=cached, reasoning=reasoned, cache_write=written)
+    known = cost(usage, rates(model), VERSION).micro_usd
     assert known is not None
     assert 0 <= known <= worst_case(rates(model), sent, answered) + 0.5
 

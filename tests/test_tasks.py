@@ -18,7 +18,7 @@ REVIEW = (
     "I like the idea, but the loop in line 40 runs twice and the name of the function says nothing. Please fix both."
 )
 NOTES = (
-    "Ines opened the meeting. The warehouse move is two weeks late because the shelves did not arrive. Tom will call the "
+    "Ines opened the meeting. The warehouse move is two weeks late because the shelves did not come. Tom will call the "
     "supplier. The group decided to rent the old hall until May and to tell the customers on Friday."
 )
 LONG = " ".join([NOTES, PLAN, REVIEW] * 8)

@@ -102,12 +102,12 @@ def call_object(block: Mapping[str, Any], arguments: str) -> dict[str, Any]:
 
 def usage_object(counts: Mapping[str, Any]) -> dict[str, Any]:
     """A Messages `usage` as a chat completion's: input that was read from or written to the cache counts as prompt."""
-    usage, written = usage_of(counts), _count(counts, "cache_creation_input_tokens")
+    usage = usage_of(counts)
     return {
         "prompt_tokens": usage.input,
         "completion_tokens": usage.output,
         "total_tokens": usage.input + usage.output,
-        "prompt_tokens_details": {"cached_tokens": usage.cached, "cache_write_tokens": written},
+        "prompt_tokens_details": {"cached_tokens": usage.cached, "cache_write_tokens": usage.cache_write},
         "completion_tokens_details": {"reasoning_tokens": usage.reasoning},
     }
 
@@ -121,6 +121,7 @@ def usage_of(counts: Mapping[str, Any]) -> Usage:
         output=_count(counts, "output_tokens"),
         cached=cached,
         reasoning=_count(details, "thinking_tokens") if isinstance(details, dict) else 0,
+        cache_write=_count(counts, "cache_creation_input_tokens"),
     )
 
 
