@@ -314,11 +314,6 @@ def _stale(state: Breaker, settings: BreakerSettings, now: float) -> bool:
     return now - due >= settings.stale_seconds
 
 
-def _margin(settings: BreakerSettings) -> float:
-    """The end of a claim in which its holder no longer begins: time to tell the others that the probe runs."""
-    return min(1.0, settings.claim_lease_seconds / 2)
-
-
 def _ahead(deadline: float, now: float, longest: float) -> bool:
     return now < deadline <= now + longest + SKEW
 

@@ -106,7 +106,7 @@ def key_in(headers: Mapping[str, str]) -> str | None:
     scheme, _, key = headers.get("authorization", "").partition(" ")
     if scheme.lower() == "bearer" and key.strip():
         return key.strip()
-    return headers.get("api-key", "").strip() or None
+    return headers.get("api-key", "").strip() or headers.get("x-api-key", "").strip() or None
 
 
 def is_token(key: str) -> bool:

@@ -6,12 +6,13 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from pydantic import ValidationError
 
 from routing.errors import Forbidden, Misconfigured, UnknownModel
-from routing.refusals import dangling, fill_addresses, refusal
+from routing.refusals import dangling, fill_addresses, hopeless, refusal
 from routing.routes_file import CallerSettings, RouteOverride, RouteSettings, RoutesFile, TargetSettings
 from routing.types import Caller, Price, Target
 
@@ -109,7 +110,10 @@ def parse(text: str, environment: Mapping[str, str], name: str = "routes.toml") 
         file, errors = RoutesFile(), [refusal(problem) for problem in error.errors(include_url=False)]
     if errors := [*unset, *errors, *dangling(raw)]:
         raise Misconfigured(errors)
-    return _config(file)
+    loaded = _config(file)
+    if errors := list(hopeless(loaded.targets, dict(_answering(loaded)))):
+        raise Misconfigured(errors)
+    return loaded
 
 
 def schema() -> dict[str, Any]:
@@ -133,6 +137,13 @@ def _config(file: RoutesFile) -> Config:
         if caller.targets is not None
     }
     return Config(file, targets, routes, callers, restricted)
+
+
+def _answering(loaded: Config) -> Iterator[tuple[str, dict[str, bool]]]:
+    """For callers of listed targets and routes: which of their routes have any of their targets."""
+    for name, left in loaded.restricted.items():
+        listed = loaded.file.callers[name].routes or ()
+        yield name, {route: bool(left[loaded.routes[route].name].targets) for route in listed}
 
 
 def _caller(name: str, settings: CallerSettings) -> Caller:
@@ -161,7 +172,7 @@ def _target(name: str, settings: TargetSettings) -> Target:
         max_output=settings.max_output,
         supports=frozenset(settings.supports),
         price=Price(**settings.price.model_dump()) if settings.price else None,
-        quality={str(kind): share for kind, share in settings.quality.items()},
+        quality=MappingProxyType({str(kind): share for kind, share in settings.quality.items()}),
         weight=settings.weight,
     )
 

@@ -6,17 +6,22 @@ A custom strategy is a plain function `(Target, Facts) -> Score`, named in the r
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib
 import inspect
 import logging
 import math
+import threading
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import TypeVar
 
-from routing.config import Config
-from routing.strategies import Score, Strategy
+from routing.config import Config, Route
+from routing.strategies import Score, Strategy, ranked
 from routing.types import Facts, Plan, Target
 
+T = TypeVar("T")
 LONGEST_SECONDS = 0.05  # for the scores of all targets of one request
 REST_SECONDS = 60.0  # that a slow one is left alone: its thread may still be running
 _log = logging.getLogger(__name__)
@@ -41,20 +46,64 @@ class Custom:
     strategies: Mapping[str, Strategy] = field(default_factory=dict)
     _resting_until: dict[str, float] = field(default_factory=dict)
 
-    async def plan(self, name: str, make: Callable[[Strategy], Plan]) -> Plan | str:
-        """The plan that `make` gives with the strategy, or why there is none. Never raises what the strategy raises."""
+    async def plan(self, name: str, route: Route, facts: Facts) -> Plan | str:
+        """The ranking by that strategy, or why there is none. Never raises what the strategy raises."""
         now = asyncio.get_running_loop().time()
         if now < self._resting_until.get(name, 0.0):
             return f"{name} rests after being slow"
-        try:
-            return await asyncio.wait_for(asyncio.to_thread(make, _checked(self.strategies[name])), LONGEST_SECONDS)
-        except TimeoutError:
+        score, frozen = _checked(self.strategies[name]), _frozen(facts)
+        ranking = _in_thread(lambda: ranked(route.name, name, score, route.targets, frozen))
+        done, _ = await asyncio.wait({ranking}, timeout=LONGEST_SECONDS)
+        if not done:
             self._resting_until[name] = now + REST_SECONDS
             why = f"{name} took more than {LONGEST_SECONDS * 1000:.0f} ms"
-        except Exception as error:
+        elif error := ranking.exception():
             why = f"{name} raised {type(error).__name__}"
+        else:
+            return ranking.result()
         _log.warning("A strategy was replaced by the route's order: %s", why)
         return why
+
+
+def _in_thread(work: Callable[[], T]) -> asyncio.Future[T]:
+    """The result of `work`, done in a thread of its own: one that never ends holds up no pool, and no exit."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[T] = loop.create_future()
+
+    def settle(result: T | None, error: BaseException | None) -> None:
+        if future.cancelled():
+            return
+        if error is None:
+            future.set_result(result)  # type: ignore[arg-type]  # there is one when there is no error
+        else:
+            future.set_exception(error)
+            future.exception()  # seen: nobody may be waiting any more
+
+    def run() -> None:
+        try:
+            told: tuple[T | None, BaseException | None] = work(), None
+        except BaseException as error:  # also SystemExit: the strategy is somebody else's code
+            told = None, _tame(error)
+        with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
+            loop.call_soon_threadsafe(settle, *told)
+
+    threading.Thread(target=run, name="strategy", daemon=True).start()
+    return future
+
+
+def _tame(error: BaseException) -> Exception:
+    """What a future may carry."""
+    return error if isinstance(error, Exception) and not isinstance(error, StopIteration) else RuntimeError(repr(error))
+
+
+def _frozen(facts: Facts) -> Facts:
+    """The same facts, with mappings that nobody can change."""
+    return replace(
+        facts,
+        speed=MappingProxyType(facts.speed),
+        breaker=MappingProxyType(facts.breaker),
+        cost=MappingProxyType(facts.cost),
+    )
 
 
 def _named(config: Config) -> Iterator[tuple[str, str]]:
@@ -71,13 +120,15 @@ def _imported(name: str) -> Strategy:
     module, _, attribute = name.partition(":")
     try:
         function = getattr(importlib.import_module(module), attribute)
-    except Exception as error:  # whatever a module does when it is imported
+    except (Exception, SystemExit) as error:  # whatever a module does when it is imported
         raise ValueError(f"{name} cannot be imported: {type(error).__name__}: {error}") from None
-    if not callable(function) or inspect.iscoroutinefunction(function):
+    if not callable(function):
+        raise ValueError(f"{name} is not a function")
+    if inspect.iscoroutinefunction(function):
         raise ValueError(f"{name} must be a plain function, not async")
     try:
         inspect.signature(function).bind(None, None)
-    except TypeError:
+    except (TypeError, ValueError):  # of what is written in C nothing may be known
         raise ValueError(f"{name} must take two arguments, the target and the facts") from None
     strategy: Strategy = function
     return strategy

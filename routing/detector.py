@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import OrderedDict
 from collections.abc import Mapping
 from hashlib import sha256
@@ -17,17 +18,20 @@ from routing.providers.base import Provider, Reply
 from routing.types import TASK_KINDS, Outcome, Refused, Target, Task, TaskKind
 from routing.wire import ChatRequest
 
+_log = logging.getLogger(__name__)
 REMEMBERED = 1_024  # answers
+REST_SECONDS = 10.0  # after a question that was not answered: else every uncertain request would wait in vain
 LONGEST = 2_000  # characters of the request that are shown, from either end
 _QUESTION = f"Which task is this request for? Answer with one of these words and nothing else: {', '.join(TASK_KINDS)}."
 
 
 class Detector:
-    """Asks, and remembers what it was told."""
+    """Asks, and remembers what it was told. A target that did not tell is left alone for a while."""
 
     def __init__(self, targets: Mapping[str, Target], providers: Mapping[str, Provider], gate: Gate) -> None:
         self._targets, self._providers, self._gate = targets, providers, gate
         self._told: OrderedDict[bytes, TaskKind | None] = OrderedDict()
+        self._resting_until: dict[str, float] = {}
 
     async def improve(self, task: Task, request: ChatRequest, route: Route) -> Task:
         """The task, or a better one for a task that is uncertain on a route that asks."""
@@ -48,6 +52,9 @@ class Detector:
 
     async def _ask(self, target: Target, shown: str, seconds: float) -> tuple[bool, TaskKind | None]:
         """Whether the target answered, and the kind it named."""
+        now = asyncio.get_running_loop().time()
+        if now < self._resting_until.get(target.name, 0.0):
+            return False, None
         leave = self._gate.admit(target.name)
         if isinstance(leave, Refused):
             return False, None
@@ -60,9 +67,13 @@ class Detector:
         except ProviderError as error:
             outcome, name = error.policy.outcome, type(error).__name__
         except TimeoutError:
-            pass  # our own patience is short: that says nothing about the target
+            name = "TimeoutError"  # our own patience is short: that says nothing about the target
+        except Exception as error:  # a request can do without
+            _log.exception("The target %s could not be asked for a task", target.name)
+            name = type(error).__name__
         finally:
             self._gate.record(leave, outcome, error=name)
+        self._resting_until[target.name] = now + REST_SECONDS
         return False, None
 
 

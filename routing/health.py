@@ -68,6 +68,7 @@ class Health:
     ) -> None:
         settings = settings or HealthSettings()
         self._clock, self._random, self._tell = clock, random, tell or _ignore
+        self._began = clock()
         self._keeper = Keeper(targets, settings, uuid.uuid4().hex[:12], random, self._changed, alone=store is None)
         self._sharing = Sharing(self._keeper, store, settings, clock, self._tell) if store else None
         self._store = store
@@ -151,7 +152,7 @@ class Health:
             speed=self.speed(target),
             refusal=refused,
             sharing=self._how_shared(),
-            sharing_since=self._keeper.degraded_since or (self._sharing.shared_since if self._sharing else None),
+            sharing_since=self._shared_since(),
         )
 
     def views(self) -> dict[str, BreakerView]:
@@ -227,10 +228,17 @@ class Health:
         """With a time of this instance's own clock, by which the caller reckons."""
         return replace(refused, retry_at=refused.retry_at - (self._now() - self._clock()))
 
+    def _shared_since(self) -> float | None:
+        """Since when it is shared, or degraded: from the beginning until the first look has succeeded."""
+        if self._sharing is None:
+            return None
+        return self._keeper.degraded_since or self._sharing.shared_since or self._began
+
     def _how_shared(self) -> Literal["shared", "degraded", "local"]:
         if self._sharing is None:
             return "local"
-        return "shared" if self._keeper.degraded_since is None else "degraded"
+        known = self._sharing.shared_since is not None and self._keeper.degraded_since is None
+        return "shared" if known else "degraded"
 
     def _changed(self, target: str, before: Breaker, after: Breaker, now: float, here: bool) -> None:
         kind = _kind(before, after)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from math import ceil
 from operator import attrgetter
 from typing import Protocol
 from urllib.parse import urlsplit
@@ -24,6 +25,7 @@ from routing.types import Estimate, Exclusion, Plan, Refused, Speed, Target, Tas
 from routing.wire import ChatRequest, Hints, Message
 
 REMEMBERED = 1_024  # plans
+ESTIMATE_ERROR = 1.2  # input tokens may be so many times the estimate; a ceiling has to hold all the same
 TURNS = 8  # of a conversation that task detection sees, the newest
 
 
@@ -156,7 +158,8 @@ class Planner:
         for target in route.targets:
             if rates := self.rates(target):
                 one = pricing.expected(rates, features.input_tokens, output_tokens)
-                yield target.name, replace(one, per_output_token=one.per_output_token * features.answers)
+                sent = pricing.worst_case(rates, ceil(features.input_tokens * ESTIMATE_ERROR), 0)
+                yield target.name, replace(one, input=sent, per_output_token=one.per_output_token * features.answers)
 
     def _strategy(self, name: str, route: Route) -> Strategy:
         if name == "cost":

@@ -8,8 +8,11 @@ from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Any
 
+from routing import tokens
 from routing.routes_file import RoutesFile
+from routing.types import Target
 
+SHORTEST_REQUEST = tokens.of_request({"messages": [{"role": "user", "content": ""}]})
 _NAMES = "names are letters, digits, '.', '_' and '-', at most 63, and begin with a letter or digit"
 _UNKNOWN_KEY = ("extra_forbidden", "unexpected_keyword_argument")
 _PLAINLY = {
@@ -91,7 +94,20 @@ def dangling(raw: Mapping[str, Any]) -> Iterator[str]:
         if alias in routes or alias in targets:
             yield f"{_path('aliases', alias)}: a route or target has the same name"
     yield from _dangling_callers(raw)
+    yield from _dangling_overrides(raw)
     yield from _shared_keys(raw)
+
+
+def hopeless(targets: Mapping[str, Target], answering: Mapping[str, Mapping[str, bool]]) -> Iterator[str]:
+    """What is well written and could never answer. `answering`: caller -> route it lists -> any target left of it?"""
+    for name, target in targets.items():
+        if target.context is not None and target.context <= SHORTEST_REQUEST:
+            yield f"{_path('targets', name, 'context')}: fits no request; the shortest has {SHORTEST_REQUEST} tokens"
+    for caller, routes in answering.items():
+        for place, answers in enumerate(routes.values()):
+            if not answers:
+                route = list(routes)[place]
+                yield f'{_path("callers", caller, "routes", place)}: "{route}" has none of the targets of this caller'
 
 
 def _dangling_callers(raw: Mapping[str, Any]) -> Iterator[str]:
@@ -101,6 +117,8 @@ def _dangling_callers(raw: Mapping[str, Any]) -> Iterator[str]:
     for name, caller in _tables(raw, "callers"):
         for kind, (what, known) in usable.items():
             listed = _list(caller.get(kind))
+            if kind == "routes" and caller.get(kind) == []:
+                yield f"{_path('callers', name, kind)}: allows nothing; leave it out to allow all"
             yield from _twice(listed, "callers", name, kind)
             for place, member in enumerate(listed):
                 yield from _unknown(_path("callers", name, kind, place), member, what, known)
@@ -128,8 +146,21 @@ def _dangling_route(name: str, route: Mapping[str, Any], targets: Mapping[str, A
             yield from _dangling_tasks(override, own or members, *steps)
 
 
+def _dangling_overrides(raw: Mapping[str, Any]) -> Iterator[str]:
+    """Overrides of a route that would never apply."""
+    callers = _table(raw, "callers")
+    groups = {str(group): True for _, caller in _tables(raw, "callers") for group in _list(caller.get("groups"))}
+    for name, route in _tables(raw, "routes"):
+        for whom in _table(route, "callers"):
+            yield from _unknown(_path("routes", name, "callers", whom), whom, "caller", callers)
+        for group in _table(route, "groups"):
+            yield from _unknown(_path("routes", name, "groups", group), group, "caller's group", groups)
+
+
 def _dangling_tasks(table: Mapping[str, Any], members: list[Any], *steps: str) -> Iterator[str]:
     for kind, listed in _table(table, "tasks").items():
+        if listed == []:
+            yield f"{_path(*steps, 'tasks', kind)}: lists no target; leave it out for the order of the route"
         yield from _twice(_list(listed), *steps, "tasks", kind)
         for place, member in enumerate(_list(listed)):
             if isinstance(member, str) and member not in members:

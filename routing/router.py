@@ -131,6 +131,7 @@ class Router:
             request_id=asked.id,
         )
         decision = replace(walk.decision, attempts=answered.attempts, target=answered.target.name)
+        self._decisions.keep(decision)
         about = decision, source.stream.headers, model, source.stream.dropped
         return OpenAnswer(*about, _overhead(walk, answered), _imposed(walk, answered.target), relay)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import asdict
 from itertools import islice
 from typing import Annotated, Any, Literal
@@ -15,11 +16,15 @@ from starlette.responses import Response
 from routing.answers import json_response
 from routing.api import asked_by, body_of, endpoint
 from routing.breaker_state import MANUAL_LONGEST
+from routing.config import Route
 from routing.errors import Forbidden, UnknownModel
 from routing.health import BreakerView
-from routing.types import Caller, Decision
+from routing.strategies import expected_seconds, longest_output
+from routing.types import Caller, Decision, Target
 from routing.wire import Wire, parse_object, validated
 from routing.wiring import App
+
+AT_ONCE = 50  # decisions turned into JSON before other requests get their turn
 
 
 class DecisionQuery(BaseModel):
@@ -52,10 +57,16 @@ async def status(app: App, request: Request, request_id: str) -> Response:
 
 @endpoint
 async def explain(app: App, request: Request, request_id: str) -> Response:
-    """`POST /v1/router/explain`: the plan that this chat completion would run by, and no call to any provider."""
+    """`POST /v1/router/explain`: the plan that this chat completion would run by, and what each target would mean.
+
+    No provider is asked, but for the target that the route's own `detector` names.
+    """
     caller = await app.callers.authenticate(request.headers)
     decision = await app.router.explain(await asked_by(caller, app, request, request_id))
-    return json_response(to_json(decision_body(decision)), request_id)
+    route = app.config.route(decision.model, caller)
+    views = app.health.views()
+    targets = [_outlook(target, decision, route, views[target.name]) for target in route.targets]
+    return json_response(to_json({**decision_body(decision), "targets": targets}), request_id)
 
 
 @endpoint
@@ -76,7 +87,7 @@ async def decisions(app: App, request: Request, request_id: str) -> Response:
     if caller.role != "admin":
         wanted = wanted.model_copy(update={"caller": caller.name})
     found = app.decisions.newest(caller=wanted.caller, route=wanted.route, since=wanted.since)
-    listed = [decision_body(each) for each in islice(found, wanted.limit)]
+    listed = await _bodies(list(islice(found, wanted.limit)))
     if wanted.format == "jsonl":
         lines = b"".join(to_json(each) + b"\n" for each in listed)
         return json_response(lines, request_id, media_type="application/x-ndjson")
@@ -101,6 +112,39 @@ async def order(app: App, request: Request, request_id: str) -> Response:
 def decision_body(decision: Decision) -> dict[str, Any]:
     """A decision as JSON: the plan with each candidate's score or reason, the facts behind it, what came of it."""
     return asdict(decision)
+
+
+async def _bodies(found: list[Decision]) -> list[dict[str, Any]]:
+    """The decisions as JSON; other requests get their turn meanwhile."""
+    bodies = []
+    for place, each in enumerate(found):
+        if place % AT_ONCE == 0:
+            await asyncio.sleep(0)
+        bodies.append(decision_body(each))
+    return bodies
+
+
+def _outlook(target: Target, decision: Decision, route: Route, view: BreakerView) -> dict[str, Any]:
+    """What the request would meet at one target, expected and at worst. Null is unknown."""
+    facts = decision.facts
+    choice = next((choice for choice in decision.plan.choices if choice.target == target.name), None)
+    longest = (choice and choice.output_limit) or longest_output(target, facts)
+    cost = facts.cost.get(target.name)
+    return {
+        "target": target.name,
+        "provider": target.provider,
+        "model": target.model,
+        "breaker": view.state,
+        "share": view.share,
+        "expected": {
+            "micro_usd": cost and cost.expected,
+            "seconds": expected_seconds(target, facts) if target.name in facts.speed else None,
+        },
+        "worst": {
+            "micro_usd": cost and longest and cost.input + cost.per_output_token * longest,
+            "seconds": route.settings.deadline_seconds,
+        },
+    }
 
 
 def _admin(caller: Caller) -> Caller:

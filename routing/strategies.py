@@ -96,8 +96,12 @@ def by_speed(target: Target, facts: Facts) -> Score:
 
 def expected_seconds(target: Target, facts: Facts) -> float:
     """Seconds from the request to the end of the expected answer."""
-    speed = facts.speed.get(target.name, UNKNOWN_SPEED)
-    return speed.first_token_seconds + facts.output_tokens / max(speed.tokens_per_second, 0.1)
+    return seconds_for(facts.output_tokens, facts.speed.get(target.name, UNKNOWN_SPEED))
+
+
+def seconds_for(output_tokens: int, speed: Speed) -> float:
+    """Seconds to the last of the tokens at that speed."""
+    return speed.first_token_seconds + output_tokens / max(speed.tokens_per_second, 0.1)
 
 
 def quality_of(target: Target, kind: TaskKind) -> float:

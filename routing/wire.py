@@ -7,18 +7,19 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
-from typing import Annotated, Any, Literal, TypeVar
+from collections.abc import Callable, Iterator, Mapping
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, PrivateAttr, Tag, ValidationError
 from pydantic_core import from_json, to_json
 
+from routing.contradictions import contradiction
 from routing.errors import InvalidRequest
 from routing.types import Feature, Usage
 
 T = TypeVar("T")
 MessageRole = Literal["system", "developer", "user", "assistant", "tool", "function"]
-_TAGS = frozenset({"text-content", "part-content"})
+_TAGS = frozenset({"text-content", "part-content", "one-text", "text-list", "token-list", "token-lists"})
 _HUGE = re.compile(rb"[0-9][eE]\+?[0-9]{3}|[0-9]{150}")  # what a number beyond a double may look like
 _LARGEST_ECHO = 100  # characters of a caller's value that an error message repeats
 
@@ -60,6 +61,7 @@ Content = Annotated[
 class Message(Wire):
     role: MessageRole
     content: Content | None = None
+    tool_calls: list[Any] | None = None
 
 
 class StreamOptions(Wire):
@@ -85,19 +87,12 @@ class Hints(BaseModel):
     deny: list[str] | None = None  # targets
 
 
-class ChatRequest(Wire):
-    """`POST /v1/chat/completions`."""
+class Asking(Wire):
+    """What every request says that a model is to answer, whatever it asks for."""
 
     model: str = Field(min_length=1)
-    messages: list[Message] = Field(min_length=1)
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    tools: list[Any] | None = None
-    functions: list[Any] | None = None  # what `tools` was called before
-    modalities: list[Any] | None = None
-    response_format: ResponseFormat | None = None
-    max_tokens: int | None = Field(default=None, ge=1)
-    max_completion_tokens: int | None = Field(default=None, ge=1)
     n: int | None = Field(default=None, ge=1)
     metadata: dict[str, Any] | None = None
     router: Hints | None = None
@@ -105,10 +100,12 @@ class ChatRequest(Wire):
     _fields: dict[str, Any] = PrivateAttr(default_factory=dict)
 
     @classmethod
-    def parse(cls, body: bytes) -> ChatRequest:
+    def parse(cls, body: bytes) -> Self:
         """Raises InvalidRequest that names the place: line and column, or a path such as `messages[2].content`."""
         fields = parse_object(body)
         request = validated(cls.model_validate, fields)
+        if wrong := contradiction(fields):
+            raise InvalidRequest(f"{wrong.path}: {wrong.reason}.", param=wrong.path)
         request._fields = fields
         return request
 
@@ -120,46 +117,86 @@ class ChatRequest(Wire):
     @property
     def output_limit(self) -> int | None:
         """The most output tokens the caller asks for."""
-        return self.max_completion_tokens or self.max_tokens
+        return None
 
-    def limited(self, output_tokens: int) -> ChatRequest:
-        """The same request with at most this many output tokens, said in the field the caller itself uses."""
-        name = "max_tokens" if self.max_tokens and not self.max_completion_tokens else "max_completion_tokens"
-        request = self.model_copy(update={name: output_tokens})
-        request._fields = {**self._fields, name: output_tokens}
-        return request
+    def limited(self, output_tokens: int) -> Self:
+        """The same request with at most this many output tokens."""
+        return self
+
+    def places(self) -> Mapping[Feature, str]:
+        """The features a target must have to answer this request, each with the first place that asks for it."""
+        return {}
+
+    def needs(self) -> frozenset[Feature]:
+        """The features a target must have to answer this request."""
+        return frozenset(self.places())
 
     @property
     def wants_usage(self) -> bool:
         """Whether the caller asked for the usage chunk at a stream's end."""
         return bool(self.stream_options and self.stream_options.include_usage)
 
-    def needs(self) -> frozenset[Feature]:
-        """The features a target must have to answer this request."""
-        needed: set[Feature] = set()
-        if self.tools or self.functions:
-            needed.add("tools")
-        if self.modalities and "audio" in self.modalities:
-            needed.add("audio")
-        if self.response_format and self.response_format.type == "json_schema":
-            needed.add("json_schema")
-        for message in self.messages:
-            if isinstance(message.content, list):
-                needed.update(_PART_NEEDS[part.type] for part in message.content if part.type in _PART_NEEDS)
-        return frozenset(needed)
-
     def payload(self, model: str, *, ask_usage: bool = False) -> bytes:
         """The caller's body for a provider: `model` replaced, our own `router` object taken out, the rest as it came.
 
         `ask_usage` makes a stream end with its usage, which the router needs even when the caller does not ask.
         """
+        return to_json(self.outgoing(model, ask_usage=ask_usage))
+
+    def outgoing(self, model: str, *, ask_usage: bool = False) -> dict[str, Any]:
+        """What `payload` writes, before it is written."""
         fields = {**self._fields, "model": model}
         fields.pop("router", None)
-        if any("thinking_blocks" in message for message in fields["messages"]):
-            fields["messages"] = [_without_thinking(message) for message in fields["messages"]]
         if ask_usage:
             fields["stream_options"] = {**(fields.get("stream_options") or {}), "include_usage": True}
-        return to_json(fields)
+        return fields
+
+
+class ChatRequest(Asking):
+    """`POST /v1/chat/completions`."""
+
+    messages: list[Message] = Field(min_length=1)
+    tools: list[Any] | None = None
+    functions: list[Any] | None = None  # what `tools` was called before
+    modalities: list[Any] | None = None
+    response_format: ResponseFormat | None = None
+    max_tokens: int | None = Field(default=None, ge=1)
+    max_completion_tokens: int | None = Field(default=None, ge=1)
+
+    @property
+    def output_limit(self) -> int | None:
+        """The most output tokens the caller asks for."""
+        return self.max_completion_tokens or self.max_tokens
+
+    def limited(self, output_tokens: int) -> Self:
+        """The same request with at most this many output tokens, said in the field the caller itself uses."""
+        used = [name for name in ("max_tokens", "max_completion_tokens") if getattr(self, name)]
+        limits = dict.fromkeys(used or ["max_completion_tokens"], output_tokens)
+        request = self.model_copy(update=limits)
+        request._fields = {**self._fields, **limits}
+        return request
+
+    def outgoing(self, model: str, *, ask_usage: bool = False) -> dict[str, Any]:
+        """What `payload` writes, before it is written: without the thoughts that another protocol's client kept."""
+        fields = super().outgoing(model, ask_usage=ask_usage)
+        if any("thinking_blocks" in message for message in fields["messages"]):
+            fields["messages"] = [_without_thinking(message) for message in fields["messages"]]
+        return fields
+
+    def places(self) -> Mapping[Feature, str]:
+        """The features a target must have to answer this request, each with the first place that asks for it."""
+        found: dict[Feature, str] = {}
+        for name in ("tools", "functions"):
+            if getattr(self, name):
+                found.setdefault("tools", name)
+        if self.modalities and "audio" in self.modalities:
+            found["audio"] = "modalities"
+        if self.response_format and self.response_format.type == "json_schema":
+            found["json_schema"] = "response_format"
+        for place, message in enumerate(self.messages):
+            for feature, path in _needed_by(message):
+                found.setdefault(feature, f"messages[{place}]{path}")
+        return found
 
 
 def _without_thinking(message: Mapping[str, Any]) -> dict[str, Any]:
@@ -168,6 +205,18 @@ def _without_thinking(message: Mapping[str, Any]) -> dict[str, Any]:
 
 
 _PART_NEEDS: Mapping[str, Feature] = {"image_url": "vision", "input_audio": "audio"}
+
+
+def _needed_by(message: Message) -> Iterator[tuple[Feature, str]]:
+    """What one message asks of a target, each with its place in the message."""
+    if isinstance(message.content, list):
+        for place, part in enumerate(message.content):
+            if part.type in _PART_NEEDS:
+                yield _PART_NEEDS[part.type], f".content[{place}]"
+    if message.tool_calls:
+        yield "tools", ".tool_calls"
+    elif message.role == "tool":
+        yield "tools", ".role"
 
 
 class TokenDetails(Wire):

@@ -40,7 +40,8 @@ class Vault:
 
     def __init__(self) -> None:
         self.secrets: dict[str, list[Version]] = {}
-        self.good: set[str] = set()  # tokens given out and not revoked
+        self.given: list[str] = []  # tokens
+        self.good: set[str] = set()  # those of them that are not revoked
         self.faults: deque[Fault] = deque()
         self.fault: Fault | None = None  # of every request
         self.identity_faults: deque[int] = deque()
@@ -82,6 +83,7 @@ class Vault:
         if self.identity_faults:
             return web.json_response({"error": "fault"}, status=self.identity_faults.popleft())
         token = f"token-{secrets.token_urlsafe(24)}"
+        self.given.append(token)
         self.good.add(token)
         expires = int(time.time()) + self.token_seconds
         told = {"access_token": token, "expires_on": str(expires), "resource": request.query["resource"]}

@@ -169,7 +169,7 @@ async def test_while_a_value_is_read_anew_nobody_gets_the_refused_one(bench: Ben
     await bench.settled()
     assert not other.done()
     bench.source.gate.set()
-    assert await asyncio.gather(anew, other) == [2, 2]
+    assert list(await asyncio.gather(anew, other)) == [2, 2]
 
 
 async def test_a_reading_that_began_before_the_refusal_is_not_enough(bench: Bench) -> None:
@@ -181,7 +181,7 @@ async def test_a_reading_that_began_before_the_refusal_is_not_enough(bench: Benc
     anew, other = asyncio.ensure_future(bench.fresh.get(0)), asyncio.ensure_future(bench.fresh.get())
     await bench.settled()
     bench.source.gate.set()
-    assert await asyncio.gather(anew, other) == [3, 3]
+    assert list(await asyncio.gather(anew, other)) == [3, 3]
     assert bench.source.anew == [False, False, True]
 
 

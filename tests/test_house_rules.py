@@ -19,10 +19,10 @@ LONGEST_MODULE = 350  # lines
 
 # From the inside out: a module imports its own ring or one before it. A new module is added here.
 RINGS = {
-    "types": "documents errors settings types wire",
-    "rules": "breaker breaker_state limits pricing retries strategies tally task_model task_text tasks tokens",
-    "state": "background cache callers decisions entra fresh health keeper ledger secrets sharing slot store telemetry",
-    "flow": "config custom detector failover planner refusals relay router routes_file",
+    "types": "documents errors fresh settings types wire",
+    "rules": "breaker breaker_state limits pricing retries strategies tally task_model task_shape task_text tasks tokens",
+    "state": "background cache callers decisions entra health keeper ledger secrets sharing slot store telemetry",
+    "flow": "config custom detector failover features planner refusals relay router routes_file",
     "edge": "answers api credentials status wiring",
 }
 ORDER = list(RINGS)

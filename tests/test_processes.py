@@ -1,11 +1,11 @@
 """Several worker processes share one breaker: news, probes, crashes, and a table service that comes and goes.
 
 Each test runs the real app in processes of its own, against Azurite and stand-in providers. Scaled down, in seconds,
-from the defaults: the open time (30 to 2.5, at most 300 to 3.2), the leases (claim 5 to 2, probe 30 to 3), the ramp
-(60 to 3), the healthy period (180 to 10), the confirmation (1.5 to 0.3), the refresh (1 to 0.2), publishing (0.25 to
-0.05), idleness (10 to 1.5), and the pauses after which a lost table service is asked again (1 to 0.2, at most 15 to 1).
-Only the time limit of a table call is longer than by default (2 instead of 0.08), because a busy machine is no table
-service that is away. Everything else is as it comes.
+from the defaults: the open time (30 to 2.5 or less, at most 300 to 3.2), the leases (claim 5 to 2, probe 30 to 3), the
+ramp (60 to 3), the healthy period (180 to 10), the confirmation (1.5 to 0.3), the refresh (1 to 0.2), publishing (0.25
+to 0.05), idleness (10 to 1.5), and the pauses after which a lost table service is asked again (1 to 0.2, at most 15 to
+1). Only the time limit of a table call is longer than by default (2 instead of 0.08), because a busy machine is no
+table service that is away. Everything else is as it comes.
 """
 
 from __future__ import annotations

@@ -7,8 +7,10 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 from sklearn.linear_model import LogisticRegression
 
@@ -17,7 +19,8 @@ from routing.task_text import Words, read
 from routing.types import TASK_KINDS
 from tools.task_grammar import Row
 
-REAL_WEIGHT = 1.0  # a kept request against one of the grammar's; more fits the kept sources and no others
+Floats = NDArray[np.float64]
+REAL_WEIGHT = 3.0  # a kept request against one of the grammar's
 NUMBER = {kind: place for place, kind in enumerate(TASK_KINDS)}
 
 
@@ -43,12 +46,12 @@ class Linear:
     """A fitted model: a column of coefficients per class over the named features."""
 
     rows: dict[str, int]
-    coefficients: np.ndarray  # classes x features
-    bias: np.ndarray
+    coefficients: Floats  # classes x features
+    bias: Floats
 
-    def scores(self, names: Sequence[Sequence[str]]) -> np.ndarray:
+    def scores(self, names: Sequence[Sequence[str]]) -> Floats:
         """One row of log odds per request."""
-        return matrix(names, self.rows) @ self.coefficients.T + self.bias
+        return np.asarray(matrix(names, self.rows) @ self.coefficients.T + self.bias)
 
 
 def example(row: Row, words: Words) -> Example:
@@ -61,7 +64,7 @@ def example(row: Row, words: Words) -> Example:
     )
 
 
-def matrix(names: Sequence[Sequence[str]], rows: dict[str, int]) -> csr_matrix:
+def matrix(names: Sequence[Sequence[str]], rows: dict[str, int]) -> Any:
     """Known features only, each request scaled to length 1, as at run time."""
     starts, places, values = [0], [], []
     for each in names:
@@ -97,7 +100,7 @@ def fit_task(examples: Sequence[Example], strength: float = 20.0) -> Linear:
     return fit_linear(names, labels, [each.weight for each in examples], strength, 4)
 
 
-def predict(task: Linear, gate: Linear, examples: Sequence[Example]) -> np.ndarray:
+def predict(task: Linear, gate: Linear, examples: Sequence[Example]) -> Floats:
     """Probabilities, requests x kinds; a system prompt of unclear nature is read both ways, as at run time."""
     sets = 1 / (1 + np.exp(-gate.scores([each.system or [] for each in examples])[:, 0]))
     sets[[each.system is None for each in examples]] = 0.0
@@ -107,13 +110,13 @@ def predict(task: Linear, gate: Linear, examples: Sequence[Example]) -> np.ndarr
     return (1 - sets) * free + sets * gated
 
 
-def soften(odds: np.ndarray, temperature: float = 1.0) -> np.ndarray:
+def soften(odds: Floats, temperature: float = 1.0) -> Floats:
     """Probabilities of log odds."""
     raised = np.exp((odds - odds.max(axis=1, keepdims=True)) / temperature)
     return raised / raised.sum(axis=1, keepdims=True)
 
 
-def best_temperature(odds: np.ndarray, labels: np.ndarray) -> float:
+def best_temperature(odds: Floats, labels: NDArray[np.int64]) -> float:
     """The temperature of least log loss on requests from held-out sources."""
 
     def loss(temperature: float) -> float:

@@ -143,9 +143,7 @@ class Author:
         if not phrases:
             return self.by_user(kind)
         before = self.by_user(kind).parts
-        answer = {"code_generation": self.grammar.code, "planning": lambda: self.grammar.one("plan")}.get(
-            kind, self.grammar.text
-        )()
+        answer = self.grammar.make({"code_generation": "code", "planning": "plan"}.get(kind, "text"))
         turns = (*before.turns, ("assistant", answer), ("user", self.grammar.expand(self.dice.choice(phrases))))
         return Row(TaskInput(turns, before.system), kind, "grammar", sets=False if before.system else None)
 

@@ -21,7 +21,7 @@ import numpy as np
 from routing.task_model import TaskInput, concepts_text
 from routing.task_text import parse_words
 from routing.types import TASK_KINDS
-from tools.task_fit import NUMBER, Example, best_temperature, example, fit_gate, fit_task, pack, predict
+from tools.task_fit import NUMBER, Example, Floats, best_temperature, example, fit_gate, fit_task, pack, predict
 from tools.task_grammar import DATA, Row
 from tools.task_requests import compose
 
@@ -50,7 +50,7 @@ def read_rows(path: Path = DATA / "requests.jsonl") -> list[Row]:
     return rows
 
 
-def hold_out(real: Sequence[Example], written: Sequence[Example], folds: Sequence[set[int]]) -> np.ndarray:
+def hold_out(real: Sequence[Example], written: Sequence[Example], folds: Sequence[set[int]]) -> Floats:
     """Log odds for every real request by models that saw none of its fold; two folds at a time."""
     odds = np.zeros((len(real), len(TASK_KINDS)))
     with ProcessPoolExecutor(2, mp_context=get_context("fork"), initializer=_share, initargs=(real, written)) as pool:
@@ -66,7 +66,7 @@ def _share(real: Sequence[Example], written: Sequence[Example]) -> None:
     _shared[:] = [real, written]
 
 
-def _held_out(fold: set[int]) -> np.ndarray:
+def _held_out(fold: set[int]) -> Floats:
     real, written = _shared
     rest = [each for place, each in enumerate(real) if place not in fold] + list(written)
     return predict(fit_task(rest), fit_gate(rest), [real[place] for place in sorted(fold)])
@@ -87,7 +87,7 @@ def at_random(real: Sequence[Example], count: int = 5) -> list[set[int]]:
     return [set(places[start::count]) for start in range(count)]
 
 
-def show(title: str, real: Sequence[Example], odds: np.ndarray, temperature: float) -> None:
+def show(title: str, real: Sequence[Example], odds: Floats, temperature: float) -> None:
     """Accuracy, precision by coverage, and accuracy by kind and language."""
     labels = np.array([NUMBER[each.row.kind] for each in real])
     raised = np.exp(odds / temperature)

@@ -12,16 +12,19 @@ import httpx
 from pydantic_core import to_json
 
 from routing.errors import BadReply, Unauthorized
+from routing.providers.anthropic_native import MessagesWatch, read_count, read_message
 from routing.providers.anthropic_reply import completion, from_error, reply_headers
 from routing.providers.anthropic_request import Options, messages_request
 from routing.providers.anthropic_stream import AnthropicStream
-from routing.providers.base import Credential, Provider, Reply, Stream
+from routing.providers.base import Credential, Native, Protocol, Provider, Reply, Stream
 from routing.providers.classify import error_object
 from routing.providers.http import Http, retry_after
-from routing.types import Target
+from routing.providers.native import NativeStream
+from routing.types import Target, Usage
 from routing.wire import ChatRequest
 
 _EVENT_STREAM = "text/event-stream"
+_NONE: Mapping[str, str] = {}
 
 
 class AnthropicProvider(Provider):
@@ -40,31 +43,54 @@ class AnthropicProvider(Provider):
         self.name = name
         self._credential = credential
         self._url = httpx.URL(base_url.rstrip("/").removesuffix("/v1") + "/v1/messages")
+        self._count_url = httpx.URL(f"{self._url}/count_tokens")
         self._version = {"anthropic-version": version}
         self._options = Options(default_max_tokens, sampling)
         self._http = Http()
 
     async def chat(self, target: Target, request: ChatRequest) -> Reply:
         body, dropped = messages_request(target, request, self._options)
-        response = await self._post(body)
+        response = await self._post(self._url, to_json(body))
         document, usage, model = completion(await self._http.read(response))
         return Reply(to_json(document), usage, model, reply_headers(response.headers), dropped)
 
     async def stream(self, target: Target, request: ChatRequest) -> Stream:
         body, dropped = messages_request(target, request, self._options)
-        response = await self._post({**body, "stream": True})
-        if not response.headers.get("content-type", _EVENT_STREAM).startswith(_EVENT_STREAM):
-            whole = await self._http.read(response)
-            completion(whole)  # raises when it is an error, which tells more than what follows
-            raise BadReply("The provider answered a streamed request in one piece.")
+        response = await self._events(to_json({**body, "stream": True}))
         return AnthropicStream(self._http, response, tell_usage=request.wants_usage, dropped=dropped)
+
+    def speaks(self, protocol: Protocol) -> bool:
+        return protocol in ("messages", "count_tokens")
+
+    async def native(self, request: Native) -> Reply:
+        if request.protocol == "count_tokens":
+            response = await self._post(self._count_url, request.body, request.headers)
+            read_count(body := await self._http.read(response))
+            return Reply(body, Usage(), headers=reply_headers(response.headers))
+        response = await self._post(self._url, request.body, request.headers)
+        usage, model = read_message(body := await self._http.read(response))
+        return Reply(body, usage, model, reply_headers(response.headers))
+
+    async def native_stream(self, request: Native) -> Stream:
+        response = await self._events(request.body, request.headers)
+        return NativeStream(self._http, response, reply_headers(response.headers), MessagesWatch())
 
     async def aclose(self) -> None:
         await self._http.aclose()
 
-    async def _post(self, body: Mapping[str, Any]) -> httpx.Response:
-        headers = {**self._version, **await self._credential.headers()}
-        response = await self._http.post(self._url, headers, to_json(body))
+    async def _events(self, body: bytes, given: Mapping[str, str] = _NONE) -> httpx.Response:
+        """The response to a request for a stream. Raises as `chat` does, also when it is no stream."""
+        response = await self._post(self._url, body, given)
+        if not response.headers.get("content-type", _EVENT_STREAM).startswith(_EVENT_STREAM):
+            whole = await self._http.read(response)
+            completion(whole)  # raises when it is an error, which tells more than what follows
+            raise BadReply("The provider answered a streamed request in one piece.")
+        return response
+
+    async def _post(self, url: httpx.URL, body: bytes, given: Mapping[str, str] = _NONE) -> httpx.Response:
+        """`given` are the caller's headers: who speaks the protocol itself says in which version."""
+        headers = {**self._version, **given, **await self._credential.headers()}
+        response = await self._http.post(url, headers, body)
         if response.status_code == 200:
             return response
         error = await self._error(response)

@@ -28,6 +28,7 @@ class AzureOpenAISettings(ProviderSettings):
     api_version: str | None = Field(default=None, pattern=r"^\d{4}-\d{2}-\d{2}(-preview)?$")
     auth: Literal["key", "identity"] = "key"
     stream_usage: bool = True
+    responses: bool = True  # hand Responses requests on as they are, which the v1 address takes
 
     @model_validator(mode="after")
     def _one_way_in(self) -> AzureOpenAISettings:
@@ -39,15 +40,25 @@ class AzureOpenAISettings(ProviderSettings):
 
 
 def build(name: str, settings: AzureOpenAISettings, credential: Credential) -> Provider:
-    return OpenAIProvider(name, credential, _chat_url(settings), stream_usage=settings.stream_usage)
+    native = settings.responses and settings.api_version is None
+    return OpenAIProvider(
+        name,
+        credential,
+        _chat_url(settings),
+        stream_usage=settings.stream_usage,
+        responses_url=httpx.URL(f"{_v1(settings)}/responses") if native else None,
+    )
+
+
+def _v1(settings: AzureOpenAISettings) -> str:
+    return str(settings.endpoint).rstrip("/") + "/openai/v1"
 
 
 def _chat_url(settings: AzureOpenAISettings) -> Callable[[Target], httpx.URL]:
-    base = str(settings.endpoint).rstrip("/")
     if settings.api_version is None:
-        url = httpx.URL(f"{base}/openai/v1/chat/completions")
+        url = httpx.URL(f"{_v1(settings)}/chat/completions")
         return lambda _: url
-    version = settings.api_version
+    base, version = str(settings.endpoint).rstrip("/"), settings.api_version
 
     def classic(target: Target) -> httpx.URL:
         return httpx.URL(

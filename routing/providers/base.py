@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 from routing.settings import SecretReference, Settings
 from routing.types import Target, Usage
@@ -19,6 +20,9 @@ PASSED_HEADERS = (
     "x-ratelimit-reset-requests",
     "x-ratelimit-reset-tokens",
 )
+
+# What a provider may speak beside chat completions: Anthropic's Messages and its count of tokens, OpenAI's Responses.
+Protocol = Literal["messages", "count_tokens", "responses"]
 
 
 class ProviderSettings(Settings):
@@ -62,6 +66,15 @@ class KeyCredential(Credential):
 
     def renew(self) -> None:
         self._fresh = True
+
+
+@dataclass(frozen=True, slots=True)
+class Native:
+    """A request that a provider takes as it is. `body` is written for the target: it names the target's model."""
+
+    protocol: Protocol
+    body: bytes
+    headers: Mapping[str, str] = field(default_factory=dict)  # the caller's that belong to the protocol
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +125,18 @@ class Provider(ABC):
     @abstractmethod
     async def stream(self, target: Target, request: ChatRequest) -> Stream:
         """Opens the stream: the provider has accepted the request. Raises as `chat` does."""
+
+    def speaks(self, protocol: Protocol) -> bool:
+        """Whether `native`, and `native_stream` where the protocol has streams, take requests in this protocol."""
+        return False
+
+    async def native(self, request: Native) -> Reply:
+        """Hands the request on as it is, and the answer back as it came. Raises as `chat` does."""
+        raise NotImplementedError
+
+    async def native_stream(self, request: Native) -> Stream:
+        """The same for a request that asks for a stream. Raises as `chat` does."""
+        raise NotImplementedError
 
     @abstractmethod
     async def aclose(self) -> None:

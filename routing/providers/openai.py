@@ -12,9 +12,11 @@ from pydantic import AnyHttpUrl
 from pydantic_core import from_json
 
 from routing.errors import BadReply, ProviderError, Unauthorized
-from routing.providers.base import Chunk, Credential, Provider, ProviderSettings, Reply, Stream
+from routing.providers.base import Chunk, Credential, Native, Protocol, Provider, ProviderSettings, Reply, Stream
 from routing.providers.classify import error_object, from_error_in_reply, from_status
 from routing.providers.http import Http, passed_headers, retry_after
+from routing.providers.native import NativeStream
+from routing.providers.responses import read_response, watch
 from routing.providers.sse import EventSplitter, ServerSentEvent
 from routing.types import Target
 from routing.wire import ChatRequest, usage_of
@@ -23,6 +25,7 @@ DRAIN_SECONDS = 1.0  # for the end of a body after its last word
 DONE = b"data: [DONE]\n\n"
 KEY_HEADER = ("authorization", "Bearer ")
 _EVENT_STREAM = "text/event-stream"
+_OPENAI = "api.openai.com"
 
 
 class OpenAISettings(ProviderSettings):
@@ -31,37 +34,54 @@ class OpenAISettings(ProviderSettings):
     type: Literal["openai"]
     base_url: AnyHttpUrl = AnyHttpUrl("https://api.openai.com/v1")
     stream_usage: bool = True  # ask for usage at a stream's end; false for servers that refuse `stream_options`
+    responses: bool | None = None  # hand Responses requests on as they are; if not said, to OpenAI itself only
 
 
 def build(name: str, settings: OpenAISettings, credential: Credential) -> Provider:
     base_url = httpx.URL(str(settings.base_url))
     if base_url.path == "/":
         base_url = base_url.copy_with(path="/v1")  # where every compatible server has it
-    url = httpx.URL(str(base_url).rstrip("/") + "/chat/completions")
-    return OpenAIProvider(name, credential, lambda _: url, stream_usage=settings.stream_usage)
+    base = str(base_url).rstrip("/")
+    url = httpx.URL(f"{base}/chat/completions")
+    has_responses = base_url.host == _OPENAI if settings.responses is None else settings.responses
+    return OpenAIProvider(
+        name,
+        credential,
+        lambda _: url,
+        stream_usage=settings.stream_usage,
+        responses_url=httpx.URL(f"{base}/responses") if has_responses else None,
+    )
 
 
 class OpenAIProvider(Provider):
     """`chat_url` says where a target's requests go; that and the credential are all that Azure does differently."""
 
     def __init__(
-        self, name: str, credential: Credential, chat_url: Callable[[Target], httpx.URL], *, stream_usage: bool = True
+        self,
+        name: str,
+        credential: Credential,
+        chat_url: Callable[[Target], httpx.URL],
+        *,
+        stream_usage: bool = True,
+        responses_url: httpx.URL | None = None,
     ) -> None:
         self.name = name
         self._credential = credential
         self._chat_url = chat_url
         self._stream_usage = stream_usage
+        self._responses_url = responses_url  # None: Responses are not spoken here
         self._http = Http()
 
     async def chat(self, target: Target, request: ChatRequest) -> Reply:
-        response = await self._post(target, request.payload(target.model))
+        response = await self._post(self._chat_url(target), request.payload(target.model))
         body = await self._http.read(response)
         fields = _completion(body)
         return Reply(body, usage_of(fields), _text(fields.get("model")), passed_headers(response.headers))
 
     async def stream(self, target: Target, request: ChatRequest) -> Stream:
         hide_usage = self._stream_usage and not request.wants_usage
-        response = await self._post(target, request.payload(target.model, ask_usage=self._stream_usage))
+        body = request.payload(target.model, ask_usage=self._stream_usage)
+        response = await self._post(self._chat_url(target), body)
         if not response.headers.get("content-type", _EVENT_STREAM).startswith(_EVENT_STREAM):
             _completion(
                 await self._http.read(response)
@@ -69,11 +89,30 @@ class OpenAIProvider(Provider):
             raise BadReply("The provider answered a streamed request in one piece.")
         return OpenAIStream(self._http, response, hide_usage=hide_usage)
 
+    def speaks(self, protocol: Protocol) -> bool:
+        return protocol == "responses" and self._responses_url is not None
+
+    async def native(self, request: Native) -> Reply:
+        response = await self._post(self._native_url(), request.body, request.headers)
+        usage, model = read_response(body := await self._http.read(response))
+        return Reply(body, usage, model, passed_headers(response.headers))
+
+    async def native_stream(self, request: Native) -> Stream:
+        response = await self._post(self._native_url(), request.body, request.headers)
+        if not response.headers.get("content-type", _EVENT_STREAM).startswith(_EVENT_STREAM):
+            read_response(await self._http.read(response))
+            raise BadReply("The provider answered a streamed request in one piece.")
+        return NativeStream(self._http, response, passed_headers(response.headers), watch)
+
     async def aclose(self) -> None:
         await self._http.aclose()
 
-    async def _post(self, target: Target, body: bytes) -> httpx.Response:
-        response = await self._http.post(self._chat_url(target), await self._credential.headers(), body)
+    def _native_url(self) -> httpx.URL:
+        assert self._responses_url is not None, "asked in a protocol that it does not speak"
+        return self._responses_url
+
+    async def _post(self, url: httpx.URL, body: bytes, given: Mapping[str, str] | None = None) -> httpx.Response:
+        response = await self._http.post(url, {**(given or {}), **await self._credential.headers()}, body)
         if response.status_code == 200:
             return response
         error = await self._error(response)
