@@ -3,7 +3,7 @@
 import azure.functions as func
 from azurefunctions.extensions.http.fastapi import Request, Response
 
-from routing import api, status
+from routing import api, messages_api, responses_api, status
 
 app = func.FunctionApp(http_auth_level=func.AuthLevel.ANONYMOUS)  # callers are ours to check: clients send Bearer keys
 
@@ -12,6 +12,24 @@ app = func.FunctionApp(http_auth_level=func.AuthLevel.ANONYMOUS)  # callers are 
 @app.route(route="v1/chat/completions", methods=["POST"])
 async def chat_completions(req: Request) -> Response:
     return await api.chat(req)
+
+
+@app.function_name("messages")
+@app.route(route="v1/messages", methods=["POST"])
+async def messages(req: Request) -> Response:
+    return await messages_api.messages(req)
+
+
+@app.function_name("count_tokens")
+@app.route(route="v1/messages/count_tokens", methods=["POST"])
+async def count_tokens(req: Request) -> Response:
+    return await messages_api.count_tokens(req)
+
+
+@app.function_name("responses")
+@app.route(route="v1/responses", methods=["POST"])
+async def responses(req: Request) -> Response:
+    return await responses_api.responses(req)
 
 
 @app.function_name("models")

@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 from local.standin_answers import Call, Said, fragments, prompt_tokens, say
 from local.standin_behaviour import Behaviour, Fault
 from local.standin_requests import chat_request, embedding_request
+from local.standin_responses import respond
 from local.standin_wire import Answer, Asked, Operation, Refusal, Stream, Whole, encode, sse
 
 _DONE = sse(b"[DONE]")
@@ -124,6 +125,10 @@ class OpenAI:
         """Events a dialect sends before the first choice."""
         return ()
 
+    def responses(self, asked: Asked, behaviour: Behaviour) -> Answer:
+        """Answers a Responses request. Raises Refusal."""
+        return respond(self, asked, behaviour)
+
     def embed(self, asked: Asked, behaviour: Behaviour) -> Answer:
         """Unit vectors, the same for the same input. Raises Refusal."""
         self.authorize(asked, behaviour)
@@ -154,6 +159,7 @@ class OpenAI:
         return (
             ("POST", f"{base}/chat/completions", self.chat),
             ("POST", f"{base}/embeddings", self.embed),
+            ("POST", f"{base}/responses", self.responses),
             ("GET", f"{base}/models", self.models),
             ("GET", f"{base}/models/{{model:path}}", self.one_model),
         )

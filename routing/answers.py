@@ -13,11 +13,11 @@ from pydantic_core import to_json
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
+from routing.dialects import CHAT, Dialect
 from routing.errors import RouterError, RunError
-from routing.relay import Relay, error_event
+from routing.relay import Relay
 from routing.router import Answer, OpenAnswer
 
-KEEPALIVE = b": keep-alive\n\n"
 _UNPRINTABLE = re.compile(r"[^ -~]")
 
 
@@ -28,13 +28,19 @@ async def hung_up(receive: Receive) -> None:
 
 
 class EventStream(StreamingResponse):
-    """Server-sent events: a comment fills every long silence, and the source always learns when nobody listens."""
+    """Server-sent events: `keepalive` fills every long silence, and the source always learns when nobody listens."""
 
     media_type = "text/event-stream"
 
-    def __init__(self, source: Relay | LateRelay, headers: Mapping[str, str], keepalive_seconds: float) -> None:
+    def __init__(
+        self,
+        source: Relay | LateRelay,
+        headers: Mapping[str, str],
+        keepalive_seconds: float,
+        keepalive: bytes = CHAT.keepalive,
+    ) -> None:
         super().__init__(source, headers={**headers, "cache-control": "no-cache", "x-accel-buffering": "no"})
-        self._source, self._keepalive_seconds = source, keepalive_seconds
+        self._source, self._keepalive_seconds, self._keepalive = source, keepalive_seconds, keepalive
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Two tasks of our own: the cancel scope of the base class may miss a stream that is always ready to go on."""
@@ -52,7 +58,7 @@ class EventStream(StreamingResponse):
 
     async def stream_response(self, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        sent = _Sent(send, self._keepalive_seconds)
+        sent = _Sent(send, self._keepalive_seconds, self._keepalive)
         try:
             async for piece in self._source:
                 await sent(piece)
@@ -62,10 +68,10 @@ class EventStream(StreamingResponse):
 
 
 class _Sent:
-    """Sends pieces of a body, and comments while there are none. One timer a stream, none a piece."""
+    """Sends pieces of a body, and `keepalive` while there are none. One timer a stream, none a piece."""
 
-    def __init__(self, send: Send, seconds: float) -> None:
-        self._send, self._seconds = send, seconds
+    def __init__(self, send: Send, seconds: float, keepalive: bytes) -> None:
+        self._send, self._seconds, self._keepalive = send, seconds, keepalive
         self._silent = False
         self._timer = asyncio.ensure_future(self._keep_alive())
 
@@ -81,14 +87,14 @@ class _Sent:
             self._silent = True
             await asyncio.sleep(self._seconds)
             if self._silent:
-                await self._send({"type": "http.response.body", "body": KEEPALIVE, "more_body": True})
+                await self._send({"type": "http.response.body", "body": self._keepalive, "more_body": True})
 
 
 class LateRelay:
     """A stream whose headers had to be sent before it opened: from here an error can only be an event."""
 
-    def __init__(self, opening: asyncio.Future[OpenAnswer], request_id: str) -> None:
-        self._opening, self._request_id = opening, request_id
+    def __init__(self, opening: asyncio.Future[OpenAnswer], request_id: str, dialect: Dialect = CHAT) -> None:
+        self._opening, self._request_id, self._dialect = opening, request_id, dialect
         self._said_wait = False
         self._over = False
 
@@ -100,12 +106,12 @@ class LateRelay:
             raise StopAsyncIteration
         if not self._said_wait:
             self._said_wait = True
-            return KEEPALIVE
+            return self._dialect.keepalive
         try:
             answer = await self._opening
         except RouterError as error:
             self._over = True
-            return error_event(error.body(), self._request_id, delivered=0)
+            return self._dialect.error_event(error, self._request_id, delivered=0)
         return await anext(answer.relay)
 
     def leave(self) -> None:
@@ -142,15 +148,15 @@ def decision_headers(answer: Answer | OpenAnswer) -> dict[str, str]:
     return {name: clean_header(value) for name, value in {**answer.headers, **headers}.items() if value}
 
 
-def error_response(error: RouterError, request_id: str) -> Response:
-    """The error in OpenAI's shape, with the headers by which its clients decide whether to try again."""
+def error_response(error: RouterError, request_id: str, dialect: Dialect = CHAT) -> Response:
+    """The error in its caller's shape, with the headers by which clients decide whether to try again."""
     headers = {"x-should-retry": "true" if error.worth_retrying else "false"}
     if error.retry_after is not None:
         headers["retry-after"] = str(math.ceil(error.retry_after))
         headers["retry-after-ms"] = str(math.ceil(error.retry_after * 1000))
     if error.status == 401:
         headers["www-authenticate"] = "Bearer"
-    body = error.body()
+    body = dialect.error_body(error, request_id)
     if isinstance(error, RunError):
         headers["x-router-attempts"] = str(len(error.attempts))
         body["router"] = {"attempts": [asdict(attempt) for attempt in error.attempts]}

@@ -30,24 +30,27 @@ from routing.wiring import App, current
 
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
+Refuse = Callable[[RouterError, str], Response]  # an error and the request's id, in the shape that a caller reads
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _JSON = re.compile(r"application/([\w.+-]+\+)?json\s*(;.*)?", re.IGNORECASE)
 
 
-def endpoint(handle: Callable[[App, Request, str], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
-    """Gives a handler the app and a request id, and turns every error into OpenAI's shape."""
+def endpoint(
+    handle: Callable[[App, Request, str], Awaitable[Response]], refuse: Refuse = error_response
+) -> Callable[[Request], Awaitable[Response]]:
+    """Gives a handler the app and a request id, and turns every error into its callers' shape, OpenAI's unless said."""
 
     async def answer(request: Request) -> Response:
         request_id = _request_id(request)
         try:
             return await handle(await current(), request, request_id)
         except RouterError as error:
-            return error_response(error, request_id)
+            return refuse(error, request_id)
         except ClientDisconnect:
-            return error_response(CallerLeft("The caller left."), request_id)
+            return refuse(CallerLeft("The caller left."), request_id)
         except Exception:
             _log.exception("A request failed in the router itself (request id %s)", request_id)
-            return error_response(RouterError("The router failed; the log has the reason."), request_id)
+            return refuse(RouterError("The router failed; the log has the reason."), request_id)
 
     return answer
 
@@ -59,7 +62,7 @@ async def chat(app: App, request: Request, request_id: str) -> Response:
     asked = await asked_by(caller, app, request, request_id)
     if asked.request.stream:
         opening = app.router.open(asked)
-        return await _streamed(request, opening, app.config.file.server.keepalive_seconds, request_id)
+        return await streamed(request, opening, app.config.file.server.keepalive_seconds, asked)
     answer = await unless_gone(request, app.router.chat(asked))
     return json_response(answer.body, request_id, decision_headers(answer))
 
@@ -159,17 +162,18 @@ async def _wait(request: Request, task: asyncio.Future[T], seconds: float | None
     return not left
 
 
-async def _streamed(
-    request: Request, opening: Coroutine[Any, Any, OpenAnswer], keepalive_seconds: float, request_id: str
+async def streamed(
+    request: Request, opening: Coroutine[Any, Any, OpenAnswer], keepalive_seconds: float, asked: Asked
 ) -> Response:
     """The stream with its true status and headers if it opens soon; else 200 at once, kept alive until it does."""
-    task = asyncio.ensure_future(opening)
+    task, dialect = asyncio.ensure_future(opening), asked.dialect
     if not await _wait(request, task, keepalive_seconds):
         raise CallerLeft("The caller left.")
+    headers = {"x-request-id": asked.id}
     if not task.done():
-        return EventStream(LateRelay(task, request_id), {"x-request-id": request_id}, keepalive_seconds)
+        return EventStream(LateRelay(task, asked.id, dialect), headers, keepalive_seconds, dialect.keepalive)
     answer = task.result()
-    return EventStream(answer.relay, {**decision_headers(answer), "x-request-id": request_id}, keepalive_seconds)
+    return EventStream(answer.relay, {**decision_headers(answer), **headers}, keepalive_seconds, dialect.keepalive)
 
 
 def _request_id(request: Request) -> str:

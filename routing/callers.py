@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hmac
-import logging
 from collections.abc import Mapping
 from hashlib import sha256
 from typing import Protocol
@@ -13,7 +12,6 @@ from routing.errors import RouterError, Unauthenticated
 from routing.secrets import Secrets, SecretUnavailable
 from routing.types import Caller
 
-_log = logging.getLogger(__name__)
 LONGEST_AGE = 30.0  # seconds; an unknown key may be one that was rotated since, so older readings are made anew
 RETRY_AFTER = 2.0
 
@@ -38,7 +36,7 @@ class Callers:
         self._digests: dict[str, tuple[str, bytes]] = {}
 
     async def authenticate(self, headers: Mapping[str, str]) -> Caller:
-        """The caller whose key or token is in `Authorization: Bearer` or `api-key`.
+        """The caller whose key or token is in `Authorization: Bearer`, `api-key` or `x-api-key`.
 
         Raises Unauthenticated, of tokens also Forbidden, and a RouterError 503 when the keys cannot be had just now.
         """
@@ -71,7 +69,11 @@ class Callers:
 
     async def _look_again(self, digest: bytes) -> Caller:
         """After the keys that are missing or not quite new have been read; whoever is found leaves at once."""
-        pending = {asyncio.ensure_future(self._reading(reference)) for reference in self._keys}
+        pending = {
+            asyncio.ensure_future(self._reading(reference))
+            for reference in self._keys
+            if self._secrets.older_than(reference, LONGEST_AGE)
+        }
         away = False
         try:
             while pending:
@@ -96,7 +98,6 @@ class Callers:
         try:
             await self._secrets.get(reference, longest_age=LONGEST_AGE)
         except SecretUnavailable as error:
-            _log.warning("A caller cannot get in: %s", error)
             return error.passing
         return False
 

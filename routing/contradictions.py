@@ -86,7 +86,7 @@ def _results_without_calls(messages: Any) -> Iterator[Wrong]:
             if not isinstance(wanted, str):
                 yield Wrong(f"messages[{place}].tool_call_id", "is missing")
             elif wanted not in called:
-                yield Wrong(f"messages[{place}].tool_call_id", "answers a call that no assistant message before it made")
+                yield Wrong(f"messages[{place}].tool_call_id", "answers a call that no assistant message made before")
 
 
 def _call_ids(message: Mapping[str, Any]) -> Iterator[str]:

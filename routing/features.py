@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from routing import tokens
+from routing.requests import CompletionRequest, EmbeddingRequest
 from routing.routes_file import MINIMUM_QUALITY, RouteSettings
 from routing.types import Facts, Feature, TaskKind
-from routing.wire import ChatRequest, Hints
+from routing.wire import Asking, Hints
 
 EXPECTED_OUTPUT: Mapping[TaskKind, int] = {
     "general": 300,
@@ -32,6 +33,7 @@ class Features:
     output_limit: int | None = None
     answers: int = 1
     needs: frozenset[Feature] = frozenset()
+    largest_input: int | None = None  # tokens of the largest of several inputs
     strategy: str | None = None
     max_cost: float | None = None  # micro-USD for the whole request in the worst case
     max_latency: float | None = None  # seconds to the first token
@@ -50,14 +52,17 @@ class AskedFacts(Facts):
     priority: int | None = None
 
 
-def features_of(request: ChatRequest) -> Features:
+def features_of(request: Asking) -> Features:
     """The features of a request as it came in."""
     hints = request.router or Hints()
+    inputs = request.inputs if isinstance(request, EmbeddingRequest | CompletionRequest) else None
+    counts = [tokens.of_request(request.fields)] if inputs is None else tokens.of_inputs(inputs)
     return Features(
-        input_tokens=tokens.of_request(request.fields),
+        input_tokens=sum(counts),
         output_limit=request.output_limit,
-        answers=request.n or 1,
+        answers=0 if isinstance(request, EmbeddingRequest) else (request.n or 1) * len(counts),
         needs=request.needs(),
+        largest_input=None if inputs is None else max(counts),
         strategy=hints.strategy,
         max_cost=None if hints.max_cost_usd is None else hints.max_cost_usd * 1e6,
         max_latency=None if hints.max_latency_ms is None else hints.max_latency_ms / 1e3,

@@ -73,12 +73,16 @@ class Fresh(Generic[T]):
         """
         if longest_age <= 0:
             await self._read_anew()
-        elif self.peek() is None or self._age() >= longest_age:
+        elif self.peek() is None or self.older_than(longest_age):
             self._start_unless_resting()
             await self._landed()
         elif self._anew:
             await self._landed()  # somebody found the value refused
         return self._value()
+
+    def older_than(self, seconds: float) -> bool:
+        """Whether the reading of its value began that long ago, or there is none."""
+        return self._age() >= seconds
 
     async def aclose(self) -> None:
         """Ends the reading under way."""

@@ -19,10 +19,11 @@ from routing.custom import Custom
 from routing.errors import InvalidRequest
 from routing.features import AskedFacts, Features, expected_output, features_of, minimum_quality
 from routing.pricing import Prices, Rates
-from routing.strategies import OVER_CEILING, Strategy, by_cost, by_speed, by_task, ranked, shared
+from routing.requests import CompletionRequest
+from routing.strategies import LACKS, OVER_CEILING, TOO_SMALL, Strategy, by_cost, by_speed, by_task, ranked, shared
 from routing.tasks import TaskInput, detect, parse_label
-from routing.types import Estimate, Exclusion, Plan, Refused, Speed, Target, Task
-from routing.wire import ChatRequest, Hints, Message
+from routing.types import Estimate, Exclusion, Feature, Plan, Refused, Speed, Target, Task
+from routing.wire import Asking, ChatRequest, Hints, Message
 
 REMEMBERED = 1_024  # plans
 ESTIMATE_ERROR = 1.2  # input tokens may be so many times the estimate; a ceiling has to hold all the same
@@ -58,7 +59,7 @@ class Planner:
         """The table, read when it is first needed."""
         return self._prices()
 
-    def label(self, request: ChatRequest, header: str | None) -> Task | None:
+    def label(self, request: Asking, header: str | None) -> Task | None:
         """The task that the request itself names. Raises InvalidRequest for one that does not exist."""
         for param, given in _labels(request, header):
             try:
@@ -69,26 +70,33 @@ class Planner:
                 return Task(kind, 1.0, f"named by {param}")
         return None
 
-    def detect(self, request: ChatRequest, route: Route) -> Task:
+    def detect(self, request: Asking, route: Route) -> Task:
         """The task that the request looks like."""
+        if not isinstance(request, ChatRequest):
+            return Task("general", 1.0, "not looked at: no chat")
         if len(route.targets) == 1:
             return Task("general", 0.0, "not looked at: the route has one target")
         return detect(task_input(request), minimum=route.settings.min_task_confidence)
 
-    def features(self, request: ChatRequest) -> Features:
+    def features(self, request: Asking) -> Features:
         """What the plan for a request depends on. Raises InvalidRequest when it names a target that does not exist."""
         hints = request.router or Hints()
         _check_names("router.only", hints.only, self._config)
         _check_names("router.deny", hints.deny, self._config)
         return features_of(request)
 
-    async def plan(self, features: Features, route: Route, task: Task, lots: Lots) -> tuple[Plan, AskedFacts]:
-        """The plan, and the facts behind it. Raises InvalidRequest when the request itself rules out every target."""
+    async def plan(
+        self, features: Features, route: Route, task: Task, lots: Lots, request: Asking | None = None
+    ) -> tuple[Plan, AskedFacts]:
+        """The plan, and the facts behind it.
+
+        Raises InvalidRequest when the request itself rules out every target, with the place in `request` that does.
+        """
         strategy = features.strategy or route.settings.strategy
         facts = self._facts(features, route, task, lots, strategy)
         made = await self._ranked(route, strategy, facts)
         made = _withholding(shared(made, route.targets, facts.draw), route)
-        _check_suits(made)
+        _check_suits(made, request)
         return made, facts
 
     async def _ranked(self, route: Route, strategy: str, facts: AskedFacts) -> Plan:
@@ -121,6 +129,7 @@ class Planner:
             input_tokens=features.input_tokens,
             output_tokens=output_tokens,
             output_limit=features.output_limit,
+            largest_input=features.largest_input,
             needs=features.needs,
             speed=speed,
             breaker={name: refused for name in names if (refused := self._health.refusal(name))},
@@ -191,7 +200,7 @@ def text_of(message: Message) -> str:
     return message.content or ""
 
 
-def _labels(request: ChatRequest, header: str | None) -> Iterator[tuple[str, str]]:
+def _labels(request: Asking, header: str | None) -> Iterator[tuple[str, str]]:
     """Where a request may name its task, with the place, the strongest first."""
     if request.router and request.router.task:
         yield "router.task", request.router.task
@@ -226,14 +235,29 @@ def _withholding(made: Plan, route: Route) -> Plan:
     return replace(made, exclusions=(*made.exclusions, *withheld))
 
 
-def _check_suits(made: Plan) -> None:
+def _check_suits(made: Plan, request: Asking | None) -> None:
     """Raises InvalidRequest when the request itself keeps every target out, so that waiting cannot help."""
     if made.choices or any(excluded.refused for excluded in made.exclusions):
         return
     told = "; ".join(f"{excluded.target}: {excluded.reason}" for excluded in made.exclusions)
-    over = any(excluded.reason.startswith(OVER_CEILING) for excluded in made.exclusions)
-    param, code = ("router.max_cost_usd", "over_ceiling") if over else (None, "no_suitable_target")
-    raise InvalidRequest(f"No target of {made.route!r} suits the request: {told}.", param=param, code=code)
+    param, code = _blamed(made, request.places() if request else {}, request.text_at if request else None)
+    advice = _INSTEAD if isinstance(request, CompletionRequest) else ""
+    raise InvalidRequest(f"No target of {made.route!r} suits the request: {told}.{advice}", param=param, code=code)
+
+
+_INSTEAD = ' Use POST /v1/chat/completions, or a target with "completions" among its supports.'
+
+
+def _blamed(made: Plan, places: Mapping[Feature, str], text_at: str | None) -> tuple[str | None, str]:
+    """The place in the request that keeps the targets out, and the error's code."""
+    reasons = [excluded.reason for excluded in made.exclusions]
+    if any(reason.startswith(OVER_CEILING) for reason in reasons):
+        return "router.max_cost_usd", "over_ceiling"
+    if all(reason.startswith(TOO_SMALL) for reason in reasons):
+        return text_at, "context_length_exceeded"
+    lacking = [reason.removeprefix(LACKS).split() for reason in reasons if reason.startswith(LACKS)]
+    missing = {word.strip(",") for words in lacking for word in words}
+    return next((place for need, place in places.items() if need in missing), None), "no_suitable_target"
 
 
 def _bucket(speed: Speed | None) -> Speed | None:

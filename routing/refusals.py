@@ -93,9 +93,40 @@ def dangling(raw: Mapping[str, Any]) -> Iterator[str]:
         yield from _unknown(_path("aliases", alias), name, "route or target", {**routes, **targets})
         if alias in routes or alias in targets:
             yield f"{_path('aliases', alias)}: a route or target has the same name"
+    yield from _embeddings(raw)
     yield from _dangling_callers(raw)
     yield from _dangling_overrides(raw)
     yield from _shared_keys(raw)
+
+
+def _embeddings(raw: Mapping[str, Any]) -> Iterator[str]:
+    """Targets that cannot do what they claim, and routes that would mix vectors of different spaces."""
+    providers, targets = _table(raw, "providers"), dict(_tables(raw, "targets"))
+    for name, target in targets.items():
+        supports = _list(target.get("supports"))
+        if target.get("embedding_space") is not None and "embeddings" not in supports:
+            yield f'{_path("targets", name, "embedding_space")}: needs "embeddings" among supports'
+        if _table(providers, str(target.get("provider"))).get("type") == "anthropic":
+            for place, feature in enumerate(supports):
+                if feature in ("embeddings", "completions"):
+                    yield f"{_path('targets', name, 'supports', place)}: a provider of type anthropic has no {feature}"
+    for name, route in _tables(raw, "routes"):
+        yield from _mixed(_list(route.get("targets")), targets, "routes", name)
+        for kind in ("groups", "callers"):
+            for whom, override in _tables(route, kind):
+                yield from _mixed(_list(override.get("targets")), targets, "routes", name, kind, whom)
+
+
+def _mixed(members: list[Any], targets: Mapping[str, Mapping[str, Any]], *steps: str) -> Iterator[str]:
+    listed = [(place, targets.get(member, {})) for place, member in enumerate(members) if isinstance(member, str)]
+    embedding = [(place, target) for place, target in listed if "embeddings" in _list(target.get("supports"))]
+    first = embedding[0][1].get("embedding_space") if embedding else None
+    for place, target in embedding if len(embedding) > 1 else ():
+        path, space = _path(*steps, "targets", place), target.get("embedding_space")
+        if space is None:
+            yield f"{path}: states no embedding_space; targets of one route must make the same vectors"
+        elif first is not None and space != first:
+            yield f'{path}: has the embedding_space "{space}", the first target "{first}"; a route is for one of them'
 
 
 def hopeless(targets: Mapping[str, Target], answering: Mapping[str, Mapping[str, bool]]) -> Iterator[str]:

@@ -6,9 +6,8 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 
-from pydantic_core import to_json
-
 from routing.background import Background
+from routing.dialects import CHAT, Dialect
 from routing.errors import BadReply, ProviderError, TooSlow
 from routing.providers.base import Chunk, Stream
 from routing.types import Outcome, Usage
@@ -59,8 +58,9 @@ class Relay:
         idle_seconds: float,
         deadline: float,
         request_id: str,
+        dialect: Dialect = CHAT,
     ) -> None:
-        self._source, self._background, self._ended = source, background, ended
+        self._source, self._background, self._ended, self._dialect = source, background, ended, dialect
         self._idle_seconds, self._deadline, self._request_id = idle_seconds, deadline, request_id
         self._tokens = 0
         self._usage: Usage | None = None
@@ -80,7 +80,8 @@ class Relay:
             raise
         except ProviderError as error:
             self._end(error.policy.outcome, error)
-            return error_event(error.body(), self._request_id, delivered=self._tokens)
+            stream = self._source.stream
+            return self._dialect.error_event(error, self._request_id, delivered=self._tokens, stream=stream)
 
     def leave(self) -> None:
         """The caller is gone, or all was said: cancels the provider's work if it has not ended."""
@@ -114,8 +115,3 @@ class Relay:
             self._open = False
             self._background.start(self._source.stream.aclose())
             self._ended(StreamEnd(outcome, error, self._usage, self._tokens))
-
-
-def error_event(body: dict[str, object], request_id: str, *, delivered: int) -> bytes:
-    """An error after the status was sent, as OpenAI clients raise it; `delivered` counts the tokens before it."""
-    return b"data: " + to_json({**body, "request_id": request_id, "delivered_tokens": delivered}) + b"\n\n"

@@ -40,6 +40,8 @@ Texts = Annotated[
 class EmbeddingRequest(Asking):
     """`POST /v1/embeddings`."""
 
+    text_at = "input"
+
     input: Texts
     dimensions: int | None = Field(default=None, ge=1)
     encoding_format: Literal["float", "base64"] | None = None
@@ -55,6 +57,8 @@ class EmbeddingRequest(Asking):
 
 class CompletionRequest(Asking):
     """`POST /v1/completions`."""
+
+    text_at = "prompt"
 
     prompt: Texts
     max_tokens: int | None = Field(default=None, ge=0)
@@ -84,5 +88,5 @@ def _listed(given: str | list[str] | list[int] | list[list[int]]) -> Inputs:
     if isinstance(given, str):
         return [given]
     if isinstance(given[0], int):
-        return [given]  # type: ignore[list-item]  # then all of them are
-    return given  # type: ignore[return-value]  # texts, or lists of tokens
+        return [given]  # then all of them are
+    return given

@@ -8,13 +8,14 @@ import time
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, cast
 
 from routing import failover, pricing
 from routing.background import Background
 from routing.config import Config, Route
 from routing.decisions import Decisions
 from routing.detector import Detector
+from routing.dialects import CHAT, Dialect
 from routing.errors import Late, ProviderError, RouterError, RunError, TooSlow
 from routing.failover import Answered, Terms
 from routing.planner import Health as Facts
@@ -22,7 +23,7 @@ from routing.planner import Lots, Planner
 from routing.providers.base import Provider, Reply
 from routing.relay import Opened, Relay, StreamEnd, opened
 from routing.types import Attempt, Caller, Choice, Cost, Decision, Outcome, Target, Usage
-from routing.wire import ChatRequest
+from routing.wire import Asking, ChatRequest
 
 T = TypeVar("T")
 
@@ -39,12 +40,13 @@ class Health(failover.Gate, Facts, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """One request as it came in. `label` is the task that a header names."""
+    """One request as it came in. `label` is the task that a header names, `dialect` how the caller speaks."""
 
-    request: ChatRequest
+    request: Asking
     caller: Caller
     id: str
     label: str | None = None
+    dialect: Dialect = CHAT
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,11 +131,25 @@ class Router:
             idle_seconds=walk.route.settings.idle_seconds,
             deadline=walk.started + walk.route.settings.stream_seconds,
             request_id=asked.id,
+            dialect=asked.dialect,
         )
         decision = replace(walk.decision, attempts=answered.attempts, target=answered.target.name)
         self._decisions.keep(decision)
         about = decision, source.stream.headers, model, source.stream.dropped
         return OpenAnswer(*about, _overhead(walk, answered), _imposed(walk, answered.target), relay)
+
+    async def count(self, asked: Asked) -> Reply | int:
+        """How many tokens the request would read: as its first choice counts them, else an estimate."""
+        walk = await self._begin(asked)
+        able = self._speakers(walk.route, asked.dialect)
+        first = tuple(choice for choice in walk.decision.plan.choices[:1] if choice.target in able)
+        try:
+            plan = replace(walk.decision.plan, choices=first)
+            answered = await failover.run(plan, lambda target: self._chat(target, walk), self._health, self._terms(walk))
+        except RunError:
+            return walk.decision.facts.input_tokens
+        self._health.record(answered.ticket, Outcome.OK)
+        return answered.value
 
     async def explain(self, asked: Asked) -> Decision:
         """What `chat` would begin with, and nothing else: nobody is asked but the route's own detector."""
@@ -146,15 +162,18 @@ class Router:
         route = self._config.route(request.model, asked.caller)
         task = self._planner.label(request, asked.label)
         if task is None:
-            task = await self._detector.improve(self._planner.detect(request, route), request, route)
+            task = self._planner.detect(request, route)
+            if isinstance(request, ChatRequest):
+                task = await self._detector.improve(task, request, route)
         lots = Lots(random.random(), random.random())
-        plan, facts = await self._planner.plan(self._planner.features(request), route, task, lots)
+        plan, facts = await self._planner.plan(self._planner.features(request), route, task, lots, request)
+        plan = asked.dialect.suited(plan, self._speakers(route, asked.dialect))
         made = Decision(f"dec_{uuid.uuid4().hex}", self._clock(), asked.caller.name, request.model, plan, facts)
         return _Walk(asked, route, made, {choice.target: choice for choice in plan.choices}, started)
 
-    async def _run(self, walk: _Walk, call: failover.Call[T]) -> Answered[T]:
+    def _terms(self, walk: _Walk) -> Terms:
         settings = walk.route.settings
-        terms = Terms(
+        return Terms(
             targets=self._config.targets,
             deadline=walk.started + settings.deadline_seconds,
             attempt_seconds=settings.attempt_seconds,
@@ -162,21 +181,25 @@ class Router:
             content_refused_moves_on=settings.fallback.on_content_refused,
             wall_clock=self._clock,
         )
+
+    async def _run(self, walk: _Walk, call: failover.Call[T]) -> Answered[T]:
         try:
-            return await failover.run(walk.decision.plan, call, self._health, terms)
+            return await failover.run(walk.decision.plan, call, self._health, self._terms(walk))
         except RouterError as error:
             attempts = error.attempts if isinstance(error, RunError) else ()
             self._decisions.keep(replace(walk.decision, attempts=attempts, seconds=_now() - walk.started))
             raise
 
     async def _chat(self, target: Target, walk: _Walk) -> Reply:
-        return await self._patient(target, walk, self._provider(target).chat(target, _request(walk, target)))
+        dialect, provider = walk.asked.dialect, self._provider(target)
+        return await self._patient(target, walk, dialect.chat(provider, target, _request(walk, target)))
 
     async def _open(self, target: Target, walk: _Walk) -> Opened:
         """Opens a stream and waits for its first words, within the time limit for both."""
 
         async def first_words() -> Opened:
-            stream = await self._provider(target).stream(target, _request(walk, target))
+            dialect, provider = walk.asked.dialect, self._provider(target)
+            stream = await dialect.stream(provider, target, _request(walk, target))
             return await opened(stream, self._background)
 
         return await self._patient(target, walk, first_words(), walk.route.settings.first_token_seconds)
@@ -192,6 +215,10 @@ class Router:
         except TimeoutError:
             kind = Late if impatient else TooSlow  # one caller's hurry says nothing about the target's health
             raise kind(f"The provider said nothing within {limit:.3g} s.") from None
+
+    def _speakers(self, route: Route, dialect: Dialect) -> frozenset[str]:
+        """The route's targets that take the caller's own protocol."""
+        return frozenset(target.name for target in route.targets if dialect.native(self._provider(target)))
 
     def _provider(self, target: Target) -> Provider:
         return self._providers[target.provider]
@@ -234,8 +261,8 @@ class Router:
 
 def _request(walk: _Walk, target: Target) -> ChatRequest:
     """The request for this target, shortened where the caller's ceiling wants it."""
-    limit = _imposed(walk, target)
-    return walk.asked.request if limit is None else walk.asked.request.limited(limit)
+    limit, request = _imposed(walk, target), walk.asked.request
+    return cast(ChatRequest, request if limit is None else request.limited(limit))  # or what its dialect is for
 
 
 def _imposed(walk: _Walk, target: Target) -> int | None:

@@ -57,6 +57,7 @@ class TargetSettings(Settings):
     quality: dict[Literal[TaskKind, "default"], Share] = {}
     weight: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     breaker: BreakerSettings | None = None  # left out: the file's own [breaker]
+    embedding_space: Name | None = None  # targets with the same make the same vectors: only they stand in for another
 
 
 class FallbackSettings(Settings):

@@ -45,6 +45,10 @@ class Secrets:
         """The value when it is at hand; else its reading is started."""
         return self._of(reference).peek()
 
+    def older_than(self, reference: str, seconds: float) -> bool:
+        """Whether the value at hand was read that long ago, or there is none."""
+        return self._of(reference).older_than(seconds)
+
     async def aclose(self) -> None:
         """Ends every reading under way."""
         for kept in self._kept.values():

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from bisect import bisect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 
 from routing.types import Choice, Estimate, Exclusion, Facts, Plan, Speed, Target, TaskKind
 
 UNKNOWN_QUALITY = 0.75  # of a target whose quality is not stated: good enough for most tasks, not for the hard ones
 UNKNOWN_SPEED = Speed(first_token_seconds=1.0, tokens_per_second=50.0)  # until this instance has seen the target answer
-OVER_CEILING = "over the ceiling"
+OVER_CEILING, LACKS, TOO_SMALL = "over the ceiling", "lacks", "context of"  # how these exclusions begin
+_ONLY_EMBEDS = frozenset({"embeddings"})
 _TIER = 1e12  # above any cost in micro-USD and any time in seconds: a lower tier never outranks a higher one
 
 
@@ -50,8 +53,7 @@ def shared(made: Plan, targets: Sequence[Target], draw: float) -> Plan:
     choices, ordered = made.choices, list[Choice]()
     while choices:
         group = _equals(choices, by_name, made.strategy)
-        first = _drawn(group, by_name, draw) if len(group) > 1 else group[0]
-        ordered += [replace(first, score=group[0].score), *(each for each in group if each.target != first.target)]
+        ordered += _drawn(group, by_name, draw) if len(group) > 1 else group
         choices = choices[len(group) :]
     return replace(made, choices=tuple(ordered))
 
@@ -100,8 +102,8 @@ def expected_seconds(target: Target, facts: Facts) -> float:
 
 
 def seconds_for(output_tokens: int, speed: Speed) -> float:
-    """Seconds to the last of the tokens at that speed."""
-    return speed.first_token_seconds + output_tokens / max(speed.tokens_per_second, 0.1)
+    """Seconds to the last of the tokens at that speed; a pace of 0 was never seen and counts as usual."""
+    return speed.first_token_seconds + output_tokens / (speed.tokens_per_second or UNKNOWN_SPEED.tokens_per_second)
 
 
 def quality_of(target: Target, kind: TaskKind) -> float:
@@ -122,9 +124,12 @@ def _unsuitable(target: Target, facts: Facts) -> str | None:
     if target.name in facts.deny or (facts.only is not None and target.name not in facts.only):
         return "denied by the request"
     if missing := facts.needs - target.supports:
-        return f"lacks {', '.join(sorted(missing))}"
-    if target.context is not None and facts.input_tokens > target.context:
-        return f"context of {target.context} tokens is too small for {facts.input_tokens}"
+        return f"{LACKS} {', '.join(sorted(missing))}"
+    if target.supports == _ONLY_EMBEDS and facts.needs != _ONLY_EMBEDS:
+        return "makes embeddings only"
+    size = facts.input_tokens if facts.largest_input is None else facts.largest_input
+    if target.context is not None and size > target.context:
+        return f"{TOO_SMALL} {target.context} tokens is too small for {size}"
     if facts.strict_quality and (quality := quality_of(target, facts.task.kind)) < facts.minimum_quality:
         return f"quality {quality:.2f} is below the request's {facts.minimum_quality:.2f}"
     return None
@@ -189,11 +194,9 @@ def _equal(one: Choice, first: Choice, leader: Target, weighted: Mapping[str, Ta
     return target is not None and target.model == leader.model and (by_place or one.score == first.score)
 
 
-def _drawn(group: Sequence[Choice], weighted: Mapping[str, Target], draw: float) -> Choice:
+def _drawn(group: Sequence[Choice], weighted: Mapping[str, Target], draw: float) -> list[Choice]:
+    """The group with the one that was drawn in front; the others keep their order."""
     weights = [weighted[choice.target].weight or 0.0 for choice in group]
-    mark = draw * sum(weights)
-    for choice, weight in zip(group, weights, strict=True):
-        mark -= weight
-        if mark < 0:
-            return replace(choice, reason=f"{choice.reason}; drawn by weight")
-    return group[-1]
+    drawn = bisect(list(accumulate(weights)), draw * sum(weights), hi=len(group) - 1)
+    first = replace(group[drawn], score=group[0].score, reason=f"{group[drawn].reason}; drawn by weight")
+    return [first, *group[:drawn], *group[drawn + 1 :]]

@@ -16,8 +16,8 @@ from functools import cache
 from importlib import resources
 from itertools import pairwise
 
-from .task_text import Passage, Words, parse_words, read, unspaced
-from .types import TASK_KINDS
+from routing.task_text import Passage, Words, parse_words, read, unspaced
+from routing.types import TASK_KINDS
 
 KINDS = len(TASK_KINDS)
 GATE = KINDS  # the column that says: this system prompt sets the task, the user turns are its material

@@ -13,7 +13,7 @@ CODE = re.compile(
     r"|INSERT INTO|UPDATE \w+ SET|CREATE TABLE|WITH \w+ AS|return\b|if ?\(|for ?\(|while ?\(|\$ |<\w+[ >]|}|@\w+)",
     re.MULTILINE,
 )
-_LOG = re.compile(
+LOG = re.compile(
     r"^\W?(?:\d{4}-\d\d-\d\d|\d\d:\d\d:\d\d|\w{3} \d\d? \d\d:\d\d)|^(?:ERROR|WARN|INFO|DEBUG)\b", re.MULTILINE
 )
 _DIALOGUE = re.compile(r"^[^\W\d_][\w .'-]{0,24}[:：] ?\S", re.MULTILINE)
@@ -61,7 +61,7 @@ def _forms(text: str) -> list[str]:
     edges = text if size <= EDGE else f"{text[: EDGE * 2 // 3]}\n{text[-EDGE // 3 :]}"
     forms = _code_forms(text) if CODE.search(edges) else []
     seen = {
-        "log": _LOG.search(edges) is not None,
+        "log": LOG.search(edges) is not None,
         "table": text.count("|") > 8 or text.count("\t") > 8 or text.count(",") * 8 > size,
         "json": text[0] in "{[" and text[-1] in "}]",
         "dialogue": edges.count("\n") > 1 and len(_DIALOGUE.findall(edges)) > 2,

@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from .task_shape import CODE, LABEL, shapes_of
+from routing.task_shape import CODE, LABEL, LOG, shapes_of
 
 SAMPLE = 6_000  # characters looked at; of longer text the head, the tail and the last announced instruction
 HEAD = 700
@@ -187,7 +187,11 @@ def _undialogued(text: str) -> str:
 
 def _is_code(line: str) -> bool:
     """Code, data or markup rather than a sentence."""
-    return CODE.match(line) is not None or len(_SYMBOLS.findall(line[:120])) * 9 > min(len(line), 120)
+    return (
+        CODE.match(line) is not None
+        or LOG.match(line) is not None
+        or len(_SYMBOLS.findall(line[:120])) * 9 > min(len(line), 120)
+    )
 
 
 _STRONG = frozenset(

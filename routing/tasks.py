@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from .task_model import KINDS, TaskInput, judge, load
-from .types import TASK_KINDS, Task, TaskKind
+from routing.task_model import KINDS, TaskInput, judge, load
+from routing.types import TASK_KINDS, Task, TaskKind
 
 __all__ = ["DEFAULT_MIN", "TaskInput", "detect", "parse_label"]
 
-DEFAULT_MIN = 0.8  # where the more confident half of requests from unseen sources is right 95 % of the time
+DEFAULT_MIN = 0.9  # of requests from unseen sources seven in ten are surer than this, and 98 % of these are right
 
 _LABELS: dict[str, TaskKind] = {kind.replace("_", ""): kind for kind in TASK_KINDS}
 
@@ -46,24 +46,75 @@ def detect(parts: TaskInput, label: str | None = None, minimum: float = DEFAULT_
     return Task(kind, confidence, why)
 
 
-_WHERE = {
-    "s": "system prompt",
-    "a": "instruction",
-    "u": "last turn",
-    "r": "text",
-    "t": "text given",
-    "b": "earlier turn",
+_WHERE = {"s": "system prompt", "t": "text given", "b": "earlier turn", "f": "asked for"}
+_MEANS = {
+    "SUM": "summarise",
+    "TRANS": "translate",
+    "CLASSIFY": "classify",
+    "CATEGORY": "a category",
+    "POLAR": "positive/negative",
+    "INTENT": "intent",
+    "WANT": "wants",
+    "SPEAKER": "the user",
+    "PLAN": "plan",
+    "STEPS": "steps",
+    "CODE": "code",
+    "PROG": "a programming language",
+    "IMPLEMENT": "implement",
+    "WRITE": "write",
+    "LONG": "a long text",
+    "SHORTDOC": "a short text",
+    "WORDS": "number of words",
+    "LONGADJ": "detailed",
+    "SHORTADJ": "short",
+    "ANALYZE": "analyse",
+    "EXTRACT": "extract",
+    "EXPLAIN": "explain",
+    "CAUSE": "causes",
+    "DATA": "data",
+    "CHECK": "check",
+    "CORRECT": "correct",
+    "YESNO": "yes or no",
+    "FIX": "change",
+    "REWRITE": "reword",
+    "QWORD": "a question word",
+    "ASKYN": "a yes/no question",
+    "TELL": "tell",
+    "TEXTREF": "the text",
+    "INTO": "into",
+    "LANG": "a language",
+    "LANGUAGE": "language",
+    "CHOICES": "choices",
+    "JSON": "JSON",
+    "ONLY": "only",
+    "ANSWER": "answer",
+    "SYSREF": "each message",
+    "BOT": "you",
+    "RECIPE": "days or budget",
 }
 
 
 def _say(name: str) -> str:
+    """A feature in words: where it was seen, and the phrase, the meaning or the shape that it is."""
     mark, _, rest = name.partition(":")
     stem, star, start = name.partition("*")
-    if star and len(stem) == 1:
-        return f"{_WHERE.get(stem, stem)}: {_safe(start)}…"
     where = _WHERE.get(mark[:1], "request")
-    return f"{where}: {_safe(rest)}"
+    if star and len(stem) == 1:
+        return f"{_WHERE.get(stem, 'request')}: words in {_safe(start)}…"
+    if mark == "x":
+        concept, _, shape = rest.partition("@")
+        return f"{where}: {_mean(concept)} ({_safe(shape)})"
+    if mark.endswith(("c", "c1")):
+        return f"{where}: {'first ' if mark[-1] == '1' else ''}{_mean(rest)}"
+    if mark.endswith("m") or len(mark) > 1:
+        return f"{where}: {_safe(rest.replace(':', ' '))}"
+    return f'{where}: "{_safe(rest.strip("^ $"))}"'
+
+
+def _mean(concepts: str) -> str:
+    spaced = concepts.replace(">", " ").replace("~", " … ")
+    return _safe(" ".join(_MEANS.get(concept, concept) for concept in spaced.split()))
 
 
 def _safe(text: str) -> str:
-    return "".join(letter for letter in text if letter.isprintable())[:40]
+    return "".join(letter for letter in text if letter.isprintable())[:48]

@@ -113,6 +113,11 @@ def of_request(fields: Mapping[str, Any]) -> int:
     )
 
 
+def of_inputs(inputs: Sequence[str | Sequence[int]]) -> list[int]:
+    """Tokens of each input of a request for embeddings or text completions: a text, or its tokens."""
+    return [estimate(given) if isinstance(given, str) else len(given) for given in inputs]
+
+
 def _scan(text: str) -> float:
     encoded = text.encode("utf-8", "surrogatepass")
     plain = len(encoded) == len(text)

@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Literal, get_args
 
 Role = Literal["user", "admin"]
-Feature = Literal["tools", "vision", "audio", "json_schema", "embeddings"]
+Feature = Literal["tools", "vision", "audio", "json_schema", "embeddings", "completions"]
 TaskKind = Literal[
     "general",
     "planning",
@@ -123,6 +123,7 @@ class Facts:
     input_tokens: int  # estimated
     output_tokens: int  # expected for the task
     output_limit: int | None = None  # the caller's own
+    largest_input: int | None = None  # tokens that have to fit a context at once, where that is less than all of them
     needs: frozenset[Feature] = frozenset()
     speed: Mapping[str, Speed] = field(default_factory=dict)  # target -> Speed, where there is one
     breaker: Mapping[str, Refused] = field(default_factory=dict)  # target -> why it may not be asked now

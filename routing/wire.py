@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, PrivateAttr, Tag, ValidationError
 from pydantic_core import from_json, to_json
@@ -90,6 +90,8 @@ class Hints(BaseModel):
 class Asking(Wire):
     """What every request says that a model is to answer, whatever it asks for."""
 
+    text_at: ClassVar[str] = "messages"  # the field with the text to answer
+
     model: str = Field(min_length=1)
     stream: bool | None = None
     stream_options: StreamOptions | None = None
@@ -103,9 +105,15 @@ class Asking(Wire):
     def parse(cls, body: bytes) -> Self:
         """Raises InvalidRequest that names the place: line and column, or a path such as `messages[2].content`."""
         fields = parse_object(body)
-        request = validated(cls.model_validate, fields)
+        request = cls.of(fields)
         if wrong := contradiction(fields):
             raise InvalidRequest(f"{wrong.path}: {wrong.reason}.", param=wrong.path)
+        return request
+
+    @classmethod
+    def of(cls, fields: dict[str, Any]) -> Self:
+        """The request that these fields make, which it keeps: they must not change. Raises as `parse` does."""
+        request = validated(cls.model_validate, fields)
         request._fields = fields
         return request
 

@@ -17,6 +17,7 @@ from jwt.algorithms import RSAAlgorithm
 
 NAME = "login.example.org"
 AUDIENCE = "api://router"
+TENANT = "0000000a-000b-000c-000d-00000000000e"
 
 
 class Issuer:
@@ -75,13 +76,13 @@ async def serving(tls: ssl.SSLContext) -> AsyncIterator[Issuer]:
     issuer = Issuer()
     issuer.roll_over("first")
     app = web.Application()
-    app.router.add_get("/tenant/v2.0/.well-known/openid-configuration", issuer.discovery)
-    app.router.add_get("/tenant/v2.0/keys", issuer.published)
+    app.router.add_get(f"/{TENANT}/v2.0/.well-known/openid-configuration", issuer.discovery)
+    app.router.add_get(f"/{TENANT}/v2.0/keys", issuer.published)
     runner = web.AppRunner(app, shutdown_timeout=0.1)
     await runner.setup()
     try:
         await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls).start()
-        issuer.url = f"https://{NAME}:{runner.addresses[0][1]}/tenant/v2.0"
+        issuer.url = f"https://{NAME}:{runner.addresses[0][1]}/{TENANT}/v2.0"
         yield issuer
     finally:
         await runner.cleanup()

@@ -17,7 +17,7 @@ from openai.types.chat.completion_create_params import (
     CompletionCreateParamsStreaming,
 )
 from pydantic import AnyHttpUrl, ValidationError
-from pydantic_core import to_json
+from pydantic_core import from_json, to_json
 
 from local.providers import REDACT_THINKING, Behaviour, Fault, serve
 from local.standin_anthropic import EXPLANATION, Anthropic
@@ -40,7 +40,7 @@ from routing.providers.anthropic_stream import Translation
 from routing.providers.base import KeyCredential, NoCredential
 from routing.providers.sse import EventSplitter
 from routing.types import Target, Usage
-from routing.wire import ChatRequest
+from routing.wire import ChatRequest, validated
 
 TARGET = Target("sonnet", "anthropic", "claude-sonnet-5-5")
 PLAIN = Options(default_max_tokens=8_192, sampling=False)
@@ -51,7 +51,11 @@ PIXEL = "data:image/png;base64,iVBORw0KGgo="
 
 
 def asking(messages=HELLO, **fields):
-    return ChatRequest.parse(to_json({"model": "auto", "messages": messages, **fields}))
+    """A request whose types are right. What contradicts itself is refused at the door, and here all the same."""
+    given = from_json(to_json({"model": "auto", "messages": messages, **fields}))
+    request = validated(ChatRequest.model_validate, given)
+    request._fields = given
+    return request
 
 
 def translated(messages=HELLO, *, target=TARGET, dialect=PLAIN, **fields):

@@ -77,7 +77,7 @@ async def test_a_caller_whose_key_is_missing_stays_out_and_the_others_get_in(
         assert await callers.authenticate({"api-key": "two"}) == ADMIN
         with pytest.raises(Unauthenticated):
             await callers.authenticate({"api-key": "one"})
-    assert "A caller cannot get in: the app setting APP is not set" in caplog.text
+    assert "A secret cannot be read: the app setting APP is not set" in caplog.text
 
 
 @pytest.mark.parametrize("key", ["one", "two", "neither"])
@@ -200,3 +200,13 @@ async def test_the_last_good_keys_let_their_callers_in_while_the_vault_is_away(b
     clock.advance(7_200)
     assert await bench.who("one") == APP
     assert (await bench.refused("made-up")).status == 401
+
+
+async def test_made_up_keys_neither_fill_the_log_nor_have_the_missing_key_read_each_time(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench.vault.open_.set()
+    bench.vault.values.clear()
+    for _ in range(50):
+        await bench.refused("made-up")
+    assert (bench.vault.reads, len(caplog.records)) == (2, 2)

@@ -15,6 +15,7 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
+from routing import entra
 from routing.callers import Callers
 from routing.config import parse
 from routing.credentials import caller_roles
@@ -26,11 +27,10 @@ from tests import standin_issuer
 from tests.azure_world import world
 from tests.certificates import World
 from tests.conftest import Clock
-from tests.standin_issuer import AUDIENCE, Issuer
+from tests.standin_issuer import AUDIENCE, TENANT, Issuer
 
 __all__ = ["world"]
 APP, OPS = Caller("app"), Caller("ops", "admin")
-TENANT = "0000000a-000b-000c-000d-00000000000e"
 
 
 @pytest.fixture
@@ -277,6 +277,19 @@ def test_a_tenant_stands_for_the_issuers_of_both_versions_of_its_tokens() -> Non
         f"https://login.microsoftonline.com/{TENANT}/v2.0",
         f"https://sts.windows.net/{TENANT}/",
     )
+
+
+async def test_tokens_of_both_versions_are_taken_and_of_no_other_tenant(
+    issuer: Issuer, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(entra, "LOGIN", issuer.url.removesuffix(f"/{TENANT}/v2.0"))
+    settings = EntraSettings(tenant=TENANT, audience=[AUDIENCE], roles={"Router.Use": "app"})
+    tokens = EntraTokens(settings, {"Router.Use": APP}, clock)
+    assert await tokens.caller(issuer.token()) == APP
+    assert await tokens.caller(issuer.token(iss=f"https://sts.windows.net/{TENANT}/")) == APP
+    other = issuer.token(iss=f"https://sts.windows.net/{TENANT.replace('e', 'f')}/")
+    assert await why_not(tokens, other) == "it is of another issuer"
+    await tokens.aclose()
 
 
 FILE = f"""

@@ -19,11 +19,13 @@ LONGEST_MODULE = 350  # lines
 
 # From the inside out: a module imports its own ring or one before it. A new module is added here.
 RINGS = {
-    "types": "documents errors fresh settings types wire",
+    "types": "contradictions documents errors fresh requests settings types wire",
     "rules": "breaker breaker_state limits pricing retries strategies tally task_model task_shape task_text tasks tokens",
     "state": "background cache callers decisions entra health keeper ledger secrets sharing slot store telemetry",
-    "flow": "config custom detector failover features planner refusals relay router routes_file",
-    "edge": "answers api credentials status wiring",
+    "flow": "completions config custom detector dialects failover features messages messages_content messages_request "
+    "messages_stream planner reading refusals relay responses responses_content responses_items responses_request "
+    "responses_stream router routes_file",
+    "edge": "answers api credentials messages_api responses_api status wiring",
 }
 ORDER = list(RINGS)
 RING = {f"routing.{name}": ring for ring, names in RINGS.items() for name in names.split()}

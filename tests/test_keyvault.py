@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator
 
 import pytest
@@ -53,11 +54,18 @@ async def test_one_token_serves_every_read(reader: KeyVault, vault: Vault) -> No
     assert len(vault.asked) == 1
 
 
-async def test_a_revoked_token_is_replaced_once(reader: KeyVault, vault: Vault) -> None:
+async def test_a_revoked_token_is_replaced_once(vault: Vault, clock: Clock) -> None:
+    vault.put("openai-key", "sk-one")
+    clock.advance(time.time() - clock())
+    identity = Identity(vault.environment(), clock)
+    reader = KeyVault(vault.url, identity)
     await reader.read("openai-key")
     vault.good.clear()
+    clock.advance(60)
     assert await reader.read("openai-key") == "sk-one"
     assert len(vault.asked) == 2
+    await reader.aclose()
+    await identity.aclose()
 
 
 async def test_a_vault_of_another_tenant_is_said(reader: KeyVault, vault: Vault) -> None:
@@ -65,7 +73,7 @@ async def test_a_vault_of_another_tenant_is_said(reader: KeyVault, vault: Vault)
     error = await why_not(reader)
     assert str(error).endswith("the vault refuses the identity's token; are both of the same tenant?")
     assert not error.passing
-    assert len(vault.asked) == 2
+    assert len(vault.asked) == 1
 
 
 ANSWERS = [

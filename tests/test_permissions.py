@@ -151,6 +151,11 @@ USELESS = [
         {"SOME_1": " \n", "ROUTER_KEY_VAULT": "https://v.vault.azure.net"},
         ["callers.some.keys[0]: the app setting SOME_1 is empty"],
     ),
+    (
+        "unresolved vault",
+        {"ROUTER_KEY_VAULT": "@Microsoft.KeyVault(x)"},
+        ["the app setting ROUTER_KEY_VAULT: is a Key Vault reference that the platform could not resolve"],
+    ),
     *(
         (address or "no address", {"ROUTER_KEY_VAULT": address}, [f"the app setting ROUTER_KEY_VAULT: {VAULT}"])
         for address in (

@@ -167,3 +167,12 @@ def test_azure_openai_is_asked_with_the_identitys_token_and_again_with_a_new_one
     assert site.ask().status_code == 200
     assert standin.requests[-1].asked.headers["authorization"] == f"Bearer {next(iter(site.vault.good - {first}))}"
     assert {asked["resource"] for asked in site.vault.asked} == {"https://cognitiveservices.azure.com"}
+
+
+def test_without_a_token_azure_openai_is_passed_over(site: Site) -> None:
+    site.vault.identity_faults.extend([400] * 20)
+    azure, other = site.stage.standin("azure_openai", "azure"), site.stage.standin("ollama", "other")
+    site.serve(azure, other, by_identity=True)
+    answer = site.ask()
+    assert (answer.status_code, answer.headers["x-router-target"]) == (200, "other")
+    assert azure.requests == []

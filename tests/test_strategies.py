@@ -109,6 +109,11 @@ def test_a_target_that_was_never_seen_counts_as_usual_and_says_so():
     ]
 
 
+def test_a_pace_that_was_never_seen_is_not_taken_for_standstill():
+    made = planned(by_speed, [A, C], facts(speed={"a": Speed(0.1, 0.0), "c": Speed(5.0, 50.0)}), "speed")
+    assert [(choice.target, choice.seconds) for choice in made.choices] == [("a", 4.1), ("c", 9.0)]
+
+
 def test_who_is_likely_to_be_late_comes_after_the_others_also_on_its_turn_to_be_tried():
     given = facts(output_tokens=20_000, speed=SPEEDS, max_latency=1.0, explore="b")
     made = planned(by_speed, [A, B, C], given, "speed")

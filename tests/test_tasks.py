@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from importlib import resources
 
 import pytest
 from hypothesis import given, settings
@@ -326,6 +327,17 @@ def test_text_nobody_should_send_is_classified_in_bounded_time(parts: TaskInput)
     assert len(task.reason) < 300
     task.reason.encode("utf-8")
     assert min(spent) < 0.02
+
+
+def test_what_is_asked_of_the_answer_is_weighed_too() -> None:
+    bare = TaskInput((("user", "Where is my parcel?"),), "Each message is a ticket.")
+    asked = TaskInput(bare.turns, bare.system, max_tokens=8, response_format="json_object")
+    assert detect(asked, minimum=0.0) != detect(bare, minimum=0.0)
+
+
+def test_the_weights_are_small() -> None:
+    weights = resources.files("routing").joinpath("data", "task_weights.gz").read_bytes()
+    assert len(weights) <= 1_000_000
 
 
 def test_only_images_are_general() -> None:

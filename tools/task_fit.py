@@ -20,7 +20,7 @@ from routing.types import TASK_KINDS
 from tools.task_grammar import Row
 
 Floats = NDArray[np.float64]
-REAL_WEIGHT = 3.0  # a kept request against one of the grammar's
+REAL_WEIGHT = 4.0  # a kept request against one of the grammar's
 NUMBER = {kind: place for place, kind in enumerate(TASK_KINDS)}
 
 

@@ -26,8 +26,8 @@ from tools.task_grammar import DATA, Row
 from tools.task_requests import compose
 
 SEED = 7
-PER_KIND = 1_200
-MOST = 40_000  # names kept
+PER_KIND = 1_000
+MOST = 25_000  # names kept
 WEIGHTS = Path(__file__).parents[1] / "routing" / "data" / "task_weights.gz"
 
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 from routing.fresh import Ages, Fresh, SecretUnavailable
@@ -15,12 +16,12 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from azure.core.credentials import AccessToken, AccessTokenInfo, TokenRequestOptions
-    from azure.core.credentials_async import AsyncTokenCredential
     from azure.identity.aio import DefaultAzureCredential, ManagedIdentityCredential
 
 TOKEN_SECONDS = 15.0  # for one token: `az` on a laptop takes seconds, and Azure's own client retries
 RENEW_BEFORE = 300.0  # seconds before a token expires; azure.identity asks its source for a new one from then on
 WAIT_BEFORE = 30.0
+AT_ONCE = 5.0  # seconds within which a client's first requests may each ask for the token
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,65 +45,33 @@ class Identity:
         self._client_id = environment.get("AZURE_CLIENT_ID") or None  # of a user-assigned identity
         self._clock = clock
         self._tokens: dict[_Use, Fresh[AccessTokenInfo]] = {}
-        self._refused: set[_Use] = set()
         self._credential: DefaultAzureCredential | ManagedIdentityCredential | None = None
         self._opening = asyncio.Lock()
 
-    def credential(self) -> AsyncTokenCredential:
-        """For the clients of Azure's SDK."""
-        return self
+    def credential(self) -> ForClient:
+        """For one client of Azure's SDK."""
+        return ForClient(self, self._clock)
 
     async def token(self, scope: str, *, fresh: bool = False) -> str:
         """An access token for `scope`; `fresh` when the last one was refused. Raises SecretUnavailable."""
         try:
-            return (await self._kept(_Use((scope,), None, False)).get(0 if fresh else float("inf"))).token
+            return (await self._kept(_Use((scope,), None, False)).get(0 if fresh else inf)).token
         except Exception as error:  # whatever azure.identity and the libraries below it raise
             passing = not _says_no(error)
             raise SecretUnavailable(f"no token for {scope}: {type(error).__name__}; {HINT}", passing=passing) from None
 
-    def distrust(self) -> None:
-        """A service refused its token: the next that Azure's clients ask for is a new one."""
-        self._refused.update(self._tokens)
-
-    async def get_token_info(self, *scopes: str, options: TokenRequestOptions | None = None) -> AccessTokenInfo:
-        """What Azure's clients call. Raises what azure.identity raises."""
-        options = options or {}
+    async def info(
+        self, scopes: tuple[str, ...], options: TokenRequestOptions, *, anew: bool = False
+    ) -> AccessTokenInfo:
+        """A token with its times, for Azure's clients. Raises what azure.identity raises."""
         if options.get("claims"):  # the service names what the new token has to say
             return await self._ask(scopes, options, anew=False)
         use = _Use(scopes, options.get("tenant_id"), bool(options.get("enable_cae")))
-        kept, anew = self._kept(use), use in self._refused
-        self._refused.discard(use)
-        return await kept.get(0 if anew else float("inf"))
+        return await self._kept(use).get(0 if anew else inf)
 
-    async def get_token(
-        self,
-        *scopes: str,
-        claims: str | None = None,
-        tenant_id: str | None = None,
-        enable_cae: bool = False,
-        **_: Any,
-    ) -> AccessToken:
-        """The older form of `get_token_info`."""
-        from azure.core.credentials import AccessToken
-
-        given: dict[str, Any] = {"claims": claims, "tenant_id": tenant_id, "enable_cae": enable_cae}
-        options: Any = {name: value for name, value in given.items() if value}
-        info = await self.get_token_info(*scopes, options=options)
-        return AccessToken(info.token, info.expires_on)
-
-    async def close(self) -> None:
-        """Nothing: the identity outlives the clients that use it."""
-
-    async def __aenter__(self) -> Identity:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None = None,
-        error: BaseException | None = None,
-        trace: TracebackType | None = None,
-    ) -> None:
-        await self.close()
+    def due(self, token: AccessTokenInfo) -> bool:
+        """Whether it is time to ask for another."""
+        return self._ages(token).renew <= 0
 
     async def aclose(self) -> None:
         """Ends what is under way and closes the connections."""
@@ -146,6 +115,56 @@ class Identity:
         if self._managed:
             return ManagedIdentityCredential(client_id=self._client_id)
         return DefaultAzureCredential(managed_identity_client_id=self._client_id)
+
+
+class ForClient:
+    """The identity as one client's credential.
+
+    A client keeps its token and asks again only when it is due, or when the service refused it: then it gets a new one.
+    """
+
+    def __init__(self, identity: Identity, clock: Callable[[], float]) -> None:
+        self._identity, self._clock = identity, clock
+        self._given, self._at = "", 0.0
+
+    async def get_token_info(self, *scopes: str, options: TokenRequestOptions | None = None) -> AccessTokenInfo:
+        """What Azure's clients call."""
+        info = await self._identity.info(scopes, options or {})
+        if info.token == self._given and self._clock() - self._at >= AT_ONCE and not self._identity.due(info):
+            info = await self._identity.info(scopes, options or {}, anew=True)
+        if info.token != self._given:
+            self._given, self._at = info.token, self._clock()
+        return info
+
+    async def get_token(
+        self,
+        *scopes: str,
+        claims: str | None = None,
+        tenant_id: str | None = None,
+        enable_cae: bool = False,
+        **_: Any,
+    ) -> AccessToken:
+        """The older form of `get_token_info`."""
+        from azure.core.credentials import AccessToken
+
+        given: dict[str, Any] = {"claims": claims, "tenant_id": tenant_id, "enable_cae": enable_cae}
+        options: Any = {name: value for name, value in given.items() if value}
+        info = await self.get_token_info(*scopes, options=options)
+        return AccessToken(info.token, info.expires_on)
+
+    async def close(self) -> None:
+        """Nothing: the identity outlives the clients that use it."""
+
+    async def __aenter__(self) -> ForClient:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None = None,
+        error: BaseException | None = None,
+        trace: TracebackType | None = None,
+    ) -> None:
+        await self.close()
 
 
 HINT = "in Azure give the app an identity and set AZURE_CLIENT_ID to its client id, on a laptop run `az login`"

@@ -28,16 +28,11 @@ class KeyVault:
     async def read(self, name: str) -> str:
         """The value of `name` (its latest version) or `name/version`. Raises SecretUnavailable."""
         client = await self._opened()
-        from azure.core.exceptions import AzureError, ClientAuthenticationError
+        from azure.core.exceptions import AzureError
 
+        name, _, version = name.partition("/")
         try:
-            try:
-                return await self._secret(client, name)
-            except ClientAuthenticationError as error:
-                if error.status_code != 401:
-                    raise
-                self._identity.distrust()
-                return await self._secret(client, name)
+            return (await client.get_secret(name, version or None)).value or ""
         except (AzureError, ValueError) as error:  # ValueError: what answers there is no vault
             raise self._unavailable(name, error) from None
 
@@ -45,10 +40,6 @@ class KeyVault:
         """Closes the connections."""
         if self._client is not None:
             await self._client.close()
-
-    async def _secret(self, client: SecretClient, name: str) -> str:
-        name, _, version = name.partition("/")
-        return (await client.get_secret(name, version or None)).value or ""
 
     async def _opened(self) -> SecretClient:
         async with self._opening:

@@ -6,7 +6,6 @@ Source: Microsoft Learn, "Azure OpenAI in Foundry Models API version lifecycle".
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Literal
 from urllib.parse import quote
 
@@ -14,7 +13,7 @@ import httpx
 from pydantic import AnyHttpUrl, Field, model_validator
 
 from routing.providers.base import Credential, Provider, ProviderSettings
-from routing.providers.openai import OpenAIProvider
+from routing.providers.openai import CHAT, COMPLETIONS, EMBEDDINGS, Address, OpenAIProvider
 from routing.types import Target
 
 KEY_HEADER = ("api-key", "")
@@ -44,7 +43,7 @@ def build(name: str, settings: AzureOpenAISettings, credential: Credential) -> P
     return OpenAIProvider(
         name,
         credential,
-        _chat_url(settings),
+        _address(settings),
         stream_usage=settings.stream_usage,
         responses_url=httpx.URL(f"{_v1(settings)}/responses") if native else None,
     )
@@ -54,15 +53,13 @@ def _v1(settings: AzureOpenAISettings) -> str:
     return str(settings.endpoint).rstrip("/") + "/openai/v1"
 
 
-def _chat_url(settings: AzureOpenAISettings) -> Callable[[Target], httpx.URL]:
+def _address(settings: AzureOpenAISettings) -> Address:
     if settings.api_version is None:
-        url = httpx.URL(f"{_v1(settings)}/chat/completions")
-        return lambda _: url
+        urls = {kind: httpx.URL(f"{_v1(settings)}/{kind}") for kind in (CHAT, EMBEDDINGS, COMPLETIONS)}
+        return lambda _, kind: urls[kind]
     base, version = str(settings.endpoint).rstrip("/"), settings.api_version
 
-    def classic(target: Target) -> httpx.URL:
-        return httpx.URL(
-            f"{base}/openai/deployments/{quote(target.model, safe='')}/chat/completions?api-version={version}"
-        )
+    def classic(target: Target, kind: str) -> httpx.URL:
+        return httpx.URL(f"{base}/openai/deployments/{quote(target.model, safe='')}/{kind}?api-version={version}")
 
     return classic

@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from routing.errors import NotFound
+from routing.requests import CompletionRequest, EmbeddingRequest
 from routing.settings import SecretReference, Settings
 from routing.types import Target, Usage
 from routing.wire import ChatRequest
@@ -125,6 +127,18 @@ class Provider(ABC):
     @abstractmethod
     async def stream(self, target: Target, request: ChatRequest) -> Stream:
         """Opens the stream: the provider has accepted the request. Raises as `chat` does."""
+
+    async def embed(self, target: Target, request: EmbeddingRequest) -> Reply:
+        """Vectors. Raises as `chat` does; for targets that support embeddings only."""
+        raise NotFound("The provider has no embeddings.")
+
+    async def complete(self, target: Target, request: CompletionRequest) -> Reply:
+        """Text that goes on. Raises as `chat` does; for targets that support completions only."""
+        raise NotFound("The provider has no text completions.")
+
+    async def complete_stream(self, target: Target, request: CompletionRequest) -> Stream:
+        """The same as a stream. Raises as `chat` does."""
+        raise NotFound("The provider has no text completions.")
 
     def speaks(self, protocol: Protocol) -> bool:
         """Whether `native`, and `native_stream` where the protocol has streams, take requests in this protocol."""

@@ -69,6 +69,8 @@ def error_object(body: bytes) -> Mapping[str, Any]:
         parsed = from_json(body)
     except ValueError:
         return {}
+    if isinstance(parsed, list) and parsed:
+        parsed = parsed[0]  # Gemini has a list of one around it
     if not isinstance(parsed, dict):
         return {}
     found = parsed.get("error", parsed if parsed.get("object") == "error" else None)  # vLLM had it without a wrapper

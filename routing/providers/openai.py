@@ -5,19 +5,23 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import suppress
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import httpx
-from pydantic import AnyHttpUrl
-from pydantic_core import from_json
+from pydantic import AfterValidator, AnyHttpUrl, Field, model_validator
+from pydantic_core import from_json, to_json
 
 from routing.errors import BadReply, ProviderError, Unauthorized
 from routing.providers.base import Chunk, Credential, Native, Protocol, Provider, ProviderSettings, Reply, Stream
 from routing.providers.classify import error_object, from_error_in_reply, from_status
+from routing.providers.embeddings import check_vectors
 from routing.providers.http import Http, passed_headers, retry_after
 from routing.providers.native import NativeStream
+from routing.providers.quirks import Quirks, QuirkSettings, shaped
 from routing.providers.responses import read_response, watch
+from routing.providers.services import SERVICES, Service
 from routing.providers.sse import EventSplitter, ServerSentEvent
+from routing.requests import AnyRequest, CompletionRequest, EmbeddingRequest
 from routing.types import Target
 from routing.wire import ChatRequest, usage_of
 
@@ -26,15 +30,45 @@ DONE = b"data: [DONE]\n\n"
 KEY_HEADER = ("authorization", "Bearer ")
 _EVENT_STREAM = "text/event-stream"
 _OPENAI = "api.openai.com"
+CHAT, EMBEDDINGS, COMPLETIONS = "chat/completions", "embeddings", "completions"  # below a base address
+Address = Callable[[Target, str], httpx.URL]  # where a target's requests of one of these kinds go
+_PLAIN = Quirks()
+
+
+def _service(value: str) -> str:
+    if value not in SERVICES:
+        raise ValueError(f'no service "{value}"; services are {", ".join(SERVICES)}')
+    return value
+
+
+ServiceName = Annotated[str, AfterValidator(_service), Field(json_schema_extra={"enum": list(SERVICES)})]
 
 
 class OpenAISettings(ProviderSettings):
     """`type = "openai"`: OpenAI itself, or any server compatible with it at `base_url`."""
 
     type: Literal["openai"]
+    service: ServiceName | None = None  # a row of docs/services.md: its address, its key and its quirks
     base_url: AnyHttpUrl = AnyHttpUrl("https://api.openai.com/v1")
+    quirks: QuirkSettings = QuirkSettings()
     stream_usage: bool = True  # ask for usage at a stream's end; false for servers that refuse `stream_options`
     responses: bool | None = None  # hand Responses requests on as they are; if not said, to OpenAI itself only
+
+    @model_validator(mode="before")
+    @classmethod
+    def _filled(cls, given: Any) -> Any:
+        """The service's address where none is said, and its usual key: one's own address gets only one's own key."""
+        named = given.get("service") if isinstance(given, dict) else None
+        row = SERVICES.get(named) if isinstance(named, str) else None
+        if row is None or "base_url" in given:
+            return given
+        key = {"key": f"env:{row.key}"} if row.key else {}
+        return {"base_url": row.base_url, **key, **given}
+
+    @property
+    def row(self) -> Service | None:
+        """The service's row."""
+        return SERVICES[self.service] if self.service else None
 
 
 def build(name: str, settings: OpenAISettings, credential: Credential) -> Provider:
@@ -42,52 +76,78 @@ def build(name: str, settings: OpenAISettings, credential: Credential) -> Provid
     if base_url.path == "/":
         base_url = base_url.copy_with(path="/v1")  # where every compatible server has it
     base = str(base_url).rstrip("/")
-    url = httpx.URL(f"{base}/chat/completions")
+    urls = {kind: httpx.URL(f"{base}/{kind}") for kind in (CHAT, EMBEDDINGS, COMPLETIONS)}
+    row = settings.row
     has_responses = base_url.host == _OPENAI if settings.responses is None else settings.responses
     return OpenAIProvider(
         name,
         credential,
-        lambda _: url,
+        lambda _, kind: urls[kind],
         stream_usage=settings.stream_usage,
+        quirks=settings.quirks.over(row.quirks if row else _PLAIN),
+        embedding_quirks=row.embedding_quirks if row else _PLAIN,
         responses_url=httpx.URL(f"{base}/responses") if has_responses else None,
     )
 
 
 class OpenAIProvider(Provider):
-    """`chat_url` says where a target's requests go; that and the credential are all that Azure does differently."""
+    """`address` says where a target's requests go; that and the credential are all that Azure does differently."""
 
     def __init__(
         self,
         name: str,
         credential: Credential,
-        chat_url: Callable[[Target], httpx.URL],
+        address: Address,
         *,
         stream_usage: bool = True,
         responses_url: httpx.URL | None = None,
+        quirks: Quirks = _PLAIN,
+        embedding_quirks: Quirks = _PLAIN,
     ) -> None:
         self.name = name
         self._credential = credential
-        self._chat_url = chat_url
-        self._stream_usage = stream_usage
+        self._address = address
+        self._quirks, self._embedding_quirks = quirks, embedding_quirks
+        self._stream_usage = stream_usage and quirks.takes("stream_options")
         self._responses_url = responses_url  # None: Responses are not spoken here
         self._http = Http()
 
     async def chat(self, target: Target, request: ChatRequest) -> Reply:
-        response = await self._post(self._chat_url(target), request.payload(target.model))
+        return await self._whole(target, request, CHAT, self._quirks)
+
+    async def complete(self, target: Target, request: CompletionRequest) -> Reply:
+        return await self._whole(target, request, COMPLETIONS, _PLAIN)
+
+    async def embed(self, target: Target, request: EmbeddingRequest) -> Reply:
+        payload, dropped = _payload(target, request, self._embedding_quirks)
+        response = await self._post(self._address(target, EMBEDDINGS), payload)
         body = await self._http.read(response)
-        fields = _completion(body)
-        return Reply(body, usage_of(fields), _text(fields.get("model")), passed_headers(response.headers))
+        check_vectors(fields := _unfailed(body), request)
+        return Reply(body, usage_of(fields), _text(fields.get("model")), passed_headers(response.headers), dropped)
 
     async def stream(self, target: Target, request: ChatRequest) -> Stream:
+        return await self._streamed(target, request, CHAT, self._quirks)
+
+    async def complete_stream(self, target: Target, request: CompletionRequest) -> Stream:
+        return await self._streamed(target, request, COMPLETIONS, _PLAIN)
+
+    async def _whole(self, target: Target, request: AnyRequest, kind: str, quirks: Quirks) -> Reply:
+        payload, dropped = _payload(target, request, quirks)
+        response = await self._post(self._address(target, kind), payload)
+        body = await self._http.read(response)
+        fields = _completion(body)
+        return Reply(body, usage_of(fields), _text(fields.get("model")), passed_headers(response.headers), dropped)
+
+    async def _streamed(self, target: Target, request: AnyRequest, kind: str, quirks: Quirks) -> Stream:
         hide_usage = self._stream_usage and not request.wants_usage
-        body = request.payload(target.model, ask_usage=self._stream_usage)
-        response = await self._post(self._chat_url(target), body)
+        payload, dropped = _payload(target, request, quirks, ask_usage=self._stream_usage)
+        response = await self._post(self._address(target, kind), payload)
         if not response.headers.get("content-type", _EVENT_STREAM).startswith(_EVENT_STREAM):
             _completion(
                 await self._http.read(response)
             )  # raises when it is an error, which tells more than what follows
             raise BadReply("The provider answered a streamed request in one piece.")
-        return OpenAIStream(self._http, response, hide_usage=hide_usage)
+        return OpenAIStream(self._http, response, hide_usage=hide_usage, dropped=dropped)
 
     def speaks(self, protocol: Protocol) -> bool:
         return protocol == "responses" and self._responses_url is not None
@@ -132,8 +192,11 @@ class OpenAIProvider(Provider):
 class OpenAIStream(Stream):
     """A stream of chunks. Each read from the provider becomes one `Chunk`, however many events it holds."""
 
-    def __init__(self, http: Http, response: httpx.Response, *, hide_usage: bool) -> None:
+    def __init__(
+        self, http: Http, response: httpx.Response, *, hide_usage: bool, dropped: tuple[str, ...] = ()
+    ) -> None:
         self.headers: Mapping[str, str] = passed_headers(response.headers)
+        self.dropped = dropped
         self._pieces, self._response, self._hide_usage = http.pieces(response), response, hide_usage
         self._begun: set[int] = set()  # indexes of the choices that have said something
         self._finished: set[int] = set()
@@ -205,7 +268,7 @@ class OpenAIStream(Stream):
             index = choice.get("index", 0)
             if not isinstance(index, int):
                 raise BadReply("The provider sent a choice without a number.")
-            if _says_something(choice.get("delta")):
+            if choice.get("text") or _says_something(choice.get("delta")):
                 self._begun.add(index)
                 tokens += 1
             if choice.get("finish_reason"):
@@ -236,13 +299,29 @@ def _says_something(delta: Any) -> bool:
 
 def _completion(body: bytes) -> dict[str, Any]:
     """A whole reply that holds an answer. Raises what an error inside it means, or BadReply."""
-    fields = _object(body)
-    if error := fields.get("error"):
-        raise from_error_in_reply(error if isinstance(error, dict) else {})
+    fields = _unfailed(body)
     choices = fields.get("choices")
     if not isinstance(choices, list) or not choices:
         raise BadReply("The provider's reply holds no answer.")
     return fields
+
+
+def _unfailed(body: bytes) -> dict[str, Any]:
+    """A whole reply. Raises what an error inside it means."""
+    fields = _object(body)
+    if error := fields.get("error"):
+        raise from_error_in_reply(error if isinstance(error, dict) else {})
+    return fields
+
+
+def _payload(
+    target: Target, request: AnyRequest, quirks: Quirks, *, ask_usage: bool = False
+) -> tuple[bytes, tuple[str, ...]]:
+    """The request for a target, and the fields of it that the service has no place for."""
+    if quirks == _PLAIN:
+        return request.payload(target.model, ask_usage=ask_usage), ()
+    fields, dropped = shaped(request.outgoing(target.model, ask_usage=ask_usage), quirks)
+    return to_json(fields), dropped
 
 
 def _object(data: bytes) -> dict[str, Any]:

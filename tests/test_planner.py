@@ -1,0 +1,592 @@
+"""From a request to its plan: labels, hints, settings; explain and the live path agree, the cache decides nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from collections import Counter
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from routing import config, pricing
+from routing.background import Background
+from routing.breaker_state import BreakerSettings
+from routing.custom import Custom
+from routing.decisions import Decisions
+from routing.errors import InvalidRequest, NoTarget
+from routing.features import AskedFacts, Features
+from routing.health import Health
+from routing.planner import Lots, Planner, task_input
+from routing.providers.base import Provider, Reply, Stream
+from routing.router import Asked, Router
+from routing.types import TASK_KINDS, Caller, Outcome, Plan, Refused, Speed, Target, Task, Ticket, Usage
+from routing.wire import ChatRequest
+
+ROOT = Path(__file__).resolve().parent.parent
+ROUTES = """
+[providers.p]
+type = "openai"
+
+[targets.large]
+provider = "p"
+model = "gpt-large"
+context = 50_000
+max_output = 4_000
+supports = ["tools", "vision", "json_schema"]
+price = { input = 2, output = 10 }
+quality = { default = 0.95 }
+
+[targets.east]
+provider = "p"
+model = "gpt-small"
+context = 5_000
+price = { input = 0.2, output = 1 }
+quality = { default = 0.8, planning = 0.6 }
+weight = 2
+
+[targets.west]
+provider = "p"
+model = "gpt-small"
+price = { input = 0.2, output = 1 }
+quality = { default = 0.8, planning = 0.6 }
+weight = 1
+
+[targets.unpriced]
+provider = "p"
+model = "nobody-knows"
+
+[routes.auto]
+targets = ["east", "west", "large", "unpriced"]
+exploration = 0.5
+[routes.auto.tasks]
+planning = ["large", "east"]
+[routes.auto.groups.research]
+strategy = "cost"
+[routes.auto.callers.kim]
+targets = ["west", "unpriced"]
+
+[routes.cheap]
+strategy = "cost"
+targets = ["large", "unpriced", "east", "west"]
+
+[routes.fast]
+strategy = "speed"
+targets = ["large", "east", "west"]
+
+[callers.kim]
+key = "env:KIM"
+groups = ["research"]
+[callers.lee]
+key = "env:LEE"
+groups = ["none", "research"]
+[callers.max]
+key = "env:MAX"
+targets = ["large", "east"]
+"""
+NONE, NO_LOTS = Caller("somebody"), Lots()
+GENERAL, PLANNING = Task("general", 0.9), Task("planning", 0.9)
+
+
+class Still:
+    """Breakers and speeds that stay as they are put."""
+
+    def __init__(self) -> None:
+        self.refusals: dict[str, Refused] = {}
+        self.speeds: dict[str, Speed] = {}
+
+    def refusal(self, target: str) -> Refused | None:
+        return self.refusals.get(target)
+
+    def speed(self, target: str) -> Speed | None:
+        return self.speeds.get(target)
+
+
+class Desk:
+    """A planner for a routes file, asked as the router asks it."""
+
+    def __init__(self, text: str = ROUTES) -> None:
+        self.health = Still()
+        self.config = config.parse(text, {})
+        self.planner = Planner(self.config, self.health, pricing.bundled, Custom())
+
+    def plan(
+        self,
+        model: str = "auto",
+        *,
+        task: Task = GENERAL,
+        caller: str = "",
+        lots: Lots = NO_LOTS,
+        **fields: Any,
+    ) -> tuple[Plan, AskedFacts]:
+        route = self.config.route(model, self.config.callers.get(caller, NONE))
+        return asyncio.run(self.planner.plan(self.planner.features(request(**fields)), route, task, lots))
+
+    def order(self, model: str = "auto", **given: Any) -> list[str]:
+        return [choice.target for choice in self.plan(model, **given)[0].choices]
+
+
+def request(content: Any = "Hello there", **fields: Any) -> ChatRequest:
+    body = {"model": "auto", "messages": [{"role": "user", "content": content}], **fields}
+    return ChatRequest.parse(json.dumps(body).encode())
+
+
+@pytest.fixture
+def desk() -> Desk:
+    return Desk()
+
+
+def with_route(line: str, route: str = "auto") -> str:
+    """ROUTES with one more setting of a route."""
+    return ROUTES.replace(f"[routes.{route}]\n", f"[routes.{route}]\n{line}\n")
+
+
+# --- the task
+
+LABELS = [
+    ({"router": {"task": "planning"}}, "x", "planning", "named by router.task"),
+    ({}, "CodeGeneration", "code_generation", "named by x-router-task"),
+    ({"metadata": {"task_type": "intentDetection"}}, None, "intent_detection", "named by metadata.task_type"),
+    ({"router": {"task": "Analysis"}, "metadata": {"task_type": "nonsense"}}, None, "analysis", "named by router.task"),
+    ({"metadata": {"task_type": "nonsense"}}, "summarization", "summarization", "named by x-router-task"),
+]
+
+
+@pytest.mark.parametrize(("fields", "header", "kind", "reason"), LABELS)
+def test_the_strongest_label_wins(desk, fields, header, kind, reason):
+    assert desk.planner.label(request(**fields), header) == Task(kind, 1.0, reason)
+
+
+@pytest.mark.parametrize(
+    "fields", [{}, {"metadata": {}}, {"metadata": {"task_type": ""}}, {"metadata": {"task_type": 7}}, {"router": {}}]
+)
+def test_without_a_label_nothing_is_named(desk, fields):
+    assert desk.planner.label(request(**fields), None) is None
+    assert desk.planner.label(request(**fields), "") is None
+
+
+@pytest.mark.parametrize(
+    ("fields", "header", "param"),
+    [
+        ({"router": {"task": "cooking"}}, None, "router.task"),
+        ({}, "cooking", "x-router-task"),
+        ({"metadata": {"task_type": "cooking"}}, None, "metadata.task_type"),
+    ],
+)
+def test_an_unknown_label_lists_the_ten(desk, fields, header, param):
+    with pytest.raises(InvalidRequest) as caught:
+        desk.planner.label(request(**fields), header)
+    assert caught.value.param == param
+    assert ", ".join(TASK_KINDS) in caught.value.message
+
+
+def test_a_route_of_one_target_does_not_look_at_the_task(desk):
+    task = desk.planner.detect(request("Translate to German: good morning"), desk.config.route("large"))
+    assert (task.kind, task.reason) == ("general", "not looked at: the route has one target")
+
+
+def test_a_route_says_how_sure_the_router_must_be():
+    content = "Summarise the following article in three sentences. It is about bees and honey."
+    sure, unsure = Desk(with_route("min_task_confidence = 0.0")), Desk(with_route("min_task_confidence = 1.0"))
+    kinds = [each.planner.detect(request(content), each.config.route("auto")).kind for each in (sure, unsure)]
+    assert kinds == ["summarization", "general"]
+
+
+def test_what_a_task_is_told_from():
+    turns: list[dict[str, Any]] = [{"role": "user", "content": f"turn {number}"} for number in range(12)]
+    turns[11] = {
+        "role": "user",
+        "content": [{"type": "text", "text": "look"}, {"type": "image_url", "image_url": {"url": "x"}}],
+    }
+    body = {
+        "model": "auto",
+        "messages": [{"role": "system", "content": "one"}, *turns, {"role": "developer", "content": "two"}],
+        "max_tokens": 7,
+        "response_format": {"type": "json_object"},
+        "tools": [{}],
+    }
+    seen = task_input(ChatRequest.parse(json.dumps(body).encode()))
+    assert (seen.system, seen.max_tokens, seen.response_format) == ("one\ntwo", 7, "json_object")
+    assert (seen.images, seen.tools) == (True, True)
+    assert [text for _, text in seen.turns] == [*(f"turn {number}" for number in range(4, 11)), "look"]
+
+
+# --- strategies and overrides
+
+
+def test_each_route_goes_by_its_own_strategy(desk):
+    desk.health.speeds = {"large": Speed(0.1, 100.0), "east": Speed(1.0, 50.0), "west": Speed(0.5, 50.0)}
+    assert desk.order("auto", task=PLANNING) == ["large", "east", "west", "unpriced"]
+    assert desk.order("cheap", task=PLANNING) == ["large", "east", "west", "unpriced"]
+    assert desk.order("cheap") == ["east", "west", "large", "unpriced"]
+    assert desk.order("fast") == ["large", "west", "east"]
+
+
+def test_the_request_may_ask_for_another_strategy(desk):
+    made, _ = desk.plan("cheap", router={"strategy": "task"})
+    assert (made.strategy, made.choices[0].target) == ("task", "large")
+
+
+@pytest.mark.parametrize(
+    ("caller", "strategy", "targets"),
+    [
+        ("", "task", ["east", "west", "large", "unpriced"]),
+        ("kim", "task", ["west", "unpriced"]),
+        ("lee", "cost", ["east", "west", "large", "unpriced"]),
+    ],
+    ids=["nobody special", "by name before group", "by group"],
+)
+def test_a_route_is_different_for_whom_the_file_says_so(desk, caller, strategy, targets):
+    made, _ = desk.plan(caller=caller)
+    assert (made.strategy, [choice.target for choice in made.choices]) == (strategy, targets)
+
+
+def test_targets_that_are_not_for_the_caller_are_named_as_such(desk):
+    made, _ = desk.plan(caller="max")
+    assert [choice.target for choice in made.choices] == ["east", "large"]
+    assert {excluded.target: excluded.reason for excluded in made.exclusions} == {
+        "west": "not among the caller's targets",
+        "unpriced": "not among the caller's targets",
+    }
+
+
+def test_an_override_of_the_targets_keeps_what_is_left_of_the_tasks():
+    text = ROUTES.replace('targets = ["west", "unpriced"]', 'targets = ["west", "unpriced", "large"]')
+    assert Desk(text).order(caller="kim", task=PLANNING) == ["large", "west", "unpriced"]
+
+
+def test_an_override_may_have_tasks_of_its_own():
+    text = ROUTES.replace('targets = ["west", "unpriced"]', 'tasks = { planning = ["unpriced"] }')
+    assert Desk(text).order(caller="kim", task=PLANNING) == ["unpriced", "east", "west", "large"]
+
+
+# --- the minimum quality
+
+
+@pytest.mark.parametrize(
+    ("kind", "line", "router", "minimum"),
+    [
+        ("general", "", {}, 0.7),
+        ("planning", "", {}, 0.9),
+        ("planning", "minimum_quality = { planning = 0.4 }", {}, 0.4),
+        ("planning", "minimum_quality = { default = 0.3 }", {}, 0.3),
+        ("planning", "minimum_quality = { default = 0.3, planning = 0.4 }", {}, 0.4),
+        ("general", "", {"priority": 7}, 0.7),
+        ("general", "", {"priority": 8}, 0.8),
+        ("planning", "", {"priority": 10}, 0.9),
+        ("general", "wishes = { high_priority = 3 }", {"priority": 3}, 0.8),
+        ("general", "wishes = { high_priority_quality = 0.85 }", {"priority": 9}, 0.85),
+        ("planning", "", {"strategy": "cost"}, 0.8),
+        ("general", "wishes = { saving_lowers = 0.15 }", {"strategy": "cost"}, 0.55),
+        ("general", "minimum_quality = { default = 0.55 }", {"strategy": "cost"}, 0.5),
+        ("general", "minimum_quality = { default = 0.45 }", {"strategy": "cost"}, 0.45),
+        ("general", "wishes = { saving_floor = 0.65 }", {"strategy": "cost"}, 0.65),
+        ("general", "", {"strategy": "cost", "priority": 9}, 0.8),
+        ("planning", "", {"min_quality": 0.2, "priority": 9}, 0.2),
+    ],
+)
+def test_the_quality_that_is_asked_for(kind, line, router, minimum):
+    _, known = Desk(with_route(line, "cheap")).plan("cheap", task=Task(kind, 0.9), router=router)
+    assert known.minimum_quality == pytest.approx(minimum)
+    assert known.strict_quality == ("min_quality" in router)
+
+
+# --- expected output and cost
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields", "tokens"),
+    [
+        ("classification", {}, 20),
+        ("classification", {"n": 3}, 60),
+        ("planning", {"max_tokens": 50}, 50),
+        ("planning", {"max_completion_tokens": 5_000}, 700),
+    ],
+)
+def test_the_length_of_the_answer_is_expected_by_the_task(desk, kind, fields, tokens):
+    assert desk.plan(task=Task(kind, 0.9), **fields)[1].output_tokens == tokens
+
+
+def test_a_translation_is_as_long_as_what_is_translated(desk):
+    _, known = desk.plan(task=Task("translation", 0.9), content="word " * 400)
+    assert known.output_tokens == known.input_tokens > 400
+
+
+def test_what_a_plan_costs_is_in_it(desk):
+    made, known = desk.plan(n=2)
+    cost = {choice.target: choice.cost for choice in made.choices}
+    assert cost["unpriced"] is None
+    assert cost["large"].expected == known.input_tokens * 2 + 600 * 10
+    assert cost["large"].per_output_token == 20
+
+
+# --- ceilings
+
+
+@pytest.mark.parametrize("n", [1, 3])
+@pytest.mark.parametrize("asked", [None, 4_000])
+def test_the_worst_case_of_every_choice_stays_below_the_ceiling(desk, n, asked):
+    made, known = desk.plan(n=n, max_completion_tokens=asked, router={"max_cost_usd": 0.012 * n, "task": "analysis"})
+    assert made.choices
+    for choice in made.choices:
+        limit = choice.output_limit or asked or 4_000
+        price = {"large": (2, 10)}.get(choice.target, (0.2, 1))
+        assert known.input_tokens * price[0] + limit * n * price[1] <= 0.012e6 * n
+
+
+def test_a_ceiling_holds_even_when_the_request_is_longer_than_estimated(desk):
+    made, known = desk.plan(content="word " * 3_000, router={"max_cost_usd": 0.015, "only": ["large"]})
+    (choice,) = made.choices
+    assert choice.output_limit is not None
+    assert known.input_tokens * 1.2 * 2 + choice.output_limit * 10 <= 15_000
+
+
+def test_over_every_ceiling_is_the_requests_own_affair(desk):
+    with pytest.raises(InvalidRequest) as caught:
+        desk.plan(router={"max_cost_usd": 1e-6})
+    assert (caught.value.code, caught.value.param) == ("over_ceiling", "router.max_cost_usd")
+    assert "large: over the ceiling: 0.0030" in caught.value.message
+    assert "unpriced: over the ceiling: its price is unknown" in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"router": {"only": ["large"], "deny": ["large"]}}, "large: denied by the request"),
+        ({"router": {"min_quality": 0.99}}, "large: quality 0.95 is below the request's 0.99"),
+        ({"modalities": ["audio"]}, "large: lacks audio"),
+        ({"content": "word " * 60_000, "router": {"deny": ["west", "unpriced"]}}, "large: context of 50000 tokens"),
+    ],
+)
+def test_what_no_target_can_do_is_said_at_once(desk, fields, reason):
+    with pytest.raises(InvalidRequest) as caught:
+        desk.plan(**fields)
+    assert caught.value.code == "no_suitable_target"
+    assert reason in caught.value.message
+
+
+def test_a_target_that_only_has_to_recover_makes_the_request_no_bad_one(desk):
+    desk.health.refusals = {"large": Refused("large", "open", 99.0)}
+    made, _ = desk.plan(router={"only": ["large"]})
+    assert made.choices == ()
+
+
+@pytest.mark.parametrize("hint", ["only", "deny"])
+def test_a_target_that_does_not_exist_is_named_with_its_place(desk, hint):
+    with pytest.raises(InvalidRequest) as caught:
+        desk.plan(router={hint: ["large", "nobody"]})
+    assert caught.value.param == f"router.{hint}[1]"
+    assert "targets are east, large, unpriced, west" in caught.value.message
+
+
+# --- chance
+
+
+def test_exploration_takes_the_share_that_the_route_states_the_unseen_first():
+    desk = Desk(with_route("exploration = 0.2", "fast"))
+    desk.health.speeds = {"large": Speed(0.1, 100.0), "west": Speed(0.5, 50.0)}
+    lots = [Lots(explore=(step + 0.5) / 100) for step in range(100)]
+    assert Counter(desk.plan("fast", lots=lot)[1].explore for lot in lots) == {"east": 20, None: 80}
+    desk.health.speeds["east"] = Speed(0.5, 60.0)
+    explored = Counter(desk.plan("fast", lots=lot)[1].explore for lot in lots)
+    assert explored == {None: 80, "large": 7, "east": 6, "west": 7}
+
+
+@pytest.mark.parametrize("model", ["auto", "cheap"])
+def test_only_speed_explores(desk, model):
+    assert desk.plan(model, lots=Lots(explore=0.0))[1].explore is None
+
+
+def test_no_exploration_where_the_route_wants_none():
+    desk = Desk(with_route("exploration = 0.0", "fast"))
+    assert desk.plan("fast", lots=Lots(explore=0.0))[1].explore is None
+
+
+# --- the remembered plans
+
+
+def test_equal_features_find_the_plan_that_was_made(desk):
+    (one, _), (two, _) = desk.plan(content="Hello there"), desk.plan(content="Hello there")
+    assert [choice.target for choice in one.choices if choice in two.choices] == ["east", "west", "large", "unpriced"]
+    assert one.choices[0] is not two.choices[0]  # a lot was drawn between east and west
+    assert one.choices[2] is two.choices[2]
+    other, _ = desk.plan(content="Hello there", max_tokens=5)
+    assert one.choices[2] is not other.choices[2]
+
+
+def test_a_remembered_plan_says_why_this_request_has_its_task(desk):
+    first, _ = desk.plan(task=Task("planning", 0.8, "one"))
+    second, _ = desk.plan(task=Task("planning", 0.9, "two"))
+    assert (first.task.reason, second.task.reason, second.task.confidence) == ("one", "two", 0.9)
+
+
+names = st.sampled_from(["large", "east", "west", "unpriced"])
+hints = st.fixed_dictionaries(
+    {},
+    optional={
+        "task": st.sampled_from(TASK_KINDS),
+        "strategy": st.sampled_from(["task", "cost", "speed"]),
+        "max_cost_usd": st.sampled_from([1e-6, 0.001, 0.01, 1.0]),
+        "max_latency_ms": st.sampled_from([1, 400, 10_000]),
+        "min_quality": st.sampled_from([0.0, 0.7, 0.9, 0.99]),
+        "priority": st.integers(1, 10),
+        "only": st.lists(names, min_size=1, max_size=3),
+        "deny": st.lists(names, max_size=2),
+    },
+)
+bodies = st.fixed_dictionaries(
+    {
+        "model": st.sampled_from(["auto", "cheap", "fast", "east"]),
+        "messages": st.sampled_from(["Hi", "Plan a trip to Rome, step by step.", "Summarise: " + "bees " * 6_000]).map(
+            lambda text: [{"role": "user", "content": text}]
+        ),
+    },
+    optional={
+        "router": hints,
+        "n": st.integers(1, 3),
+        "max_tokens": st.sampled_from([1, 100, 100_000]),
+        "tools": st.just([{"type": "function", "function": {"name": "f"}}]),
+        "modalities": st.just(["audio"]),
+    },
+)
+callers = st.sampled_from(["", "kim", "lee", "max"])
+lots = st.builds(Lots, st.floats(0, 1, exclude_max=True), st.floats(0, 1, exclude_max=True))
+speeds = st.dictionaries(names, st.builds(Speed, st.floats(0, 9), st.floats(0, 200)))
+refusals = st.dictionaries(names, st.builds(Refused, names, st.sampled_from(["open", "parked"]), st.floats(0, 9)))
+
+
+@settings(deadline=None, max_examples=80)
+@given(st.lists(st.tuples(bodies, callers, lots, speeds, refusals), min_size=2, max_size=6))
+def test_remembering_plans_changes_no_decision(rounds):
+    """One planner that has seen everything before, against a new one for each request."""
+    old = Desk()
+    for body, caller, lot, speed, refused in [*rounds, *rounds]:
+        answers = []
+        for desk in (old, Desk()):
+            desk.health.speeds, desk.health.refusals = speed, refused
+            answers.append(outcome(desk, body, caller, lot))
+        assert answers[0] == answers[1]
+
+
+def outcome(desk: Desk, body: dict[str, Any], caller: str, lot: Lots) -> Any:
+    """The plan and its facts, or the error that stands in their place."""
+    parsed = ChatRequest.parse(json.dumps(body).encode())
+    try:
+        route = desk.config.route(parsed.model, desk.config.callers.get(caller, NONE))
+        task = desk.planner.label(parsed, None) or desk.planner.detect(parsed, route)
+        return asyncio.run(desk.planner.plan(desk.planner.features(parsed), route, task, lot))
+    except InvalidRequest as error:
+        return error.message
+
+
+# --- explain and the live path
+
+
+class Echo(Provider):
+    """Answers at once, or does as one that is down."""
+
+    async def chat(self, target: Target, request: ChatRequest) -> Reply:
+        return Reply(b"{}", Usage(10, 5))
+
+    async def stream(self, target: Target, request: ChatRequest) -> Stream:
+        raise NotImplementedError
+
+    async def aclose(self) -> None:
+        pass
+
+
+def build(speed: dict[str, Speed], refused: dict[str, Refused]) -> tuple[Router, Decisions]:
+    """A router whose clock stands still, so that two requests find the same breakers and speeds."""
+    loaded = config.parse(ROUTES, {})
+    health = Health({name: BreakerSettings() for name in loaded.targets}, clock=lambda: 1_000_000.0)
+    for name, seen in speed.items():
+        first, tokens = seen.first_token_seconds, 100
+        health.observe(
+            name, first_token_seconds=first, seconds=first + 1 + seen.tokens_per_second, output_tokens=tokens
+        )
+    for name in refused:
+        leave = health.admit(name)
+        assert isinstance(leave, Ticket)
+        health.record(leave, Outcome.PARKED, retry_after=60.0)
+    decisions = Decisions()
+    planner = Planner(loaded, health, pricing.bundled, Custom())
+    return Router(loaded, {"p": Echo()}, health, planner, decisions, Background(), lambda: 1_000_000.0), decisions
+
+
+async def ways(body: dict[str, Any], caller: str, seed: int, speed: Any, refused: Any) -> list[Any]:
+    """What explain says, and what the same request then does, each with the same lots."""
+    router, decisions = build(speed, refused)
+    who = config.parse(ROUTES, {}).callers.get(caller, NONE)
+    asked = Asked(ChatRequest.parse(json.dumps(body).encode()), who, "r")
+    found: list[Any] = []
+    for way in (router.explain, router.chat):
+        random.seed(seed)
+        try:
+            answer: Any = await way(asked)
+        except NoTarget:
+            (decision,) = decisions.newest()
+            found.append((decision.plan, decision.facts))
+        except InvalidRequest as error:
+            found.append(error.message)
+        else:
+            decision = getattr(answer, "decision", answer)
+            found.append((decision.plan, decision.facts))
+    return found
+
+
+@settings(deadline=None, max_examples=80)
+@given(bodies, callers, st.integers(0, 2**32), speeds, st.sets(names))
+def test_explain_says_what_the_same_request_then_does(body, caller, seed, speed, refused):
+    state = random.getstate()
+    try:
+        told, done = asyncio.run(ways(body, caller, seed, speed, dict.fromkeys(refused)))
+    finally:
+        random.setstate(state)
+    assert told == done
+
+
+@settings(deadline=None, max_examples=60)
+@given(bodies)
+def test_the_facts_of_a_decision_lead_back_to_its_features(body):
+    desk = Desk()
+    parsed = ChatRequest.parse(json.dumps(body).encode())
+    features = desk.planner.features(parsed)
+    route = desk.config.route(parsed.model, NONE)
+    try:
+        _, known = asyncio.run(desk.planner.plan(features, route, GENERAL, Lots()))
+    except InvalidRequest:
+        return
+    again = Features(**{name: asdict(known)[name] for name in asdict(features) if name != "min_quality"})
+    assert again == Features(**{**asdict(features), "min_quality": None})
+    assert (known.minimum_quality if known.strict_quality else None) == features.min_quality
+
+
+# --- the sample
+
+
+@pytest.fixture
+def sample() -> Desk:
+    return Desk((ROOT / "routes.toml").read_text(encoding="utf-8"))
+
+
+def test_the_private_route_of_the_sample_leaves_the_house_for_nobody(sample):
+    for hint in ({}, {"strategy": "cost"}, {"strategy": "speed"}, {"priority": 10}):
+        assert sample.order("private", router=hint) == ["llama"]
+
+
+def test_the_sample_routes_differ_as_their_names_say(sample):
+    assert sample.order("auto", task=Task("code_generation", 0.9))[:2] == ["sonnet", "gpt-large"]
+    assert sample.order("cheap", task=Task("summarization", 0.9))[0] == "llama"
+    assert sample.order("cheap", task=Task("analysis", 0.9))[0] not in ("llama", "gpt-east", "gpt-west")
+    sample.health.speeds = {"sonnet": Speed(0.1, 500.0)}
+    assert sample.order("fast")[0] == "sonnet"
+
+
+def test_the_sample_knows_what_each_of_its_targets_costs(sample):
+    _, known = sample.plan("auto")
+    assert set(known.cost) == {"gpt-east", "gpt-west", "gpt-large", "sonnet", "llama"}
