@@ -3,7 +3,7 @@
 import azure.functions as func
 from azurefunctions.extensions.http.fastapi import Request, Response
 
-from routing import api, messages_api, responses_api, status
+from routing import api, openai_api, status
 
 app = func.FunctionApp(http_auth_level=func.AuthLevel.ANONYMOUS)  # callers are ours to check: clients send Bearer keys
 
@@ -17,19 +17,37 @@ async def chat_completions(req: Request) -> Response:
 @app.function_name("messages")
 @app.route(route="v1/messages", methods=["POST"])
 async def messages(req: Request) -> Response:
+    from routing import messages_api  # 20 ms that only its callers should wait for
+
     return await messages_api.messages(req)
 
 
 @app.function_name("count_tokens")
 @app.route(route="v1/messages/count_tokens", methods=["POST"])
 async def count_tokens(req: Request) -> Response:
+    from routing import messages_api  # the same
+
     return await messages_api.count_tokens(req)
 
 
 @app.function_name("responses")
 @app.route(route="v1/responses", methods=["POST"])
 async def responses(req: Request) -> Response:
+    from routing import responses_api  # the same
+
     return await responses_api.responses(req)
+
+
+@app.function_name("embeddings")
+@app.route(route="v1/embeddings", methods=["POST"])
+async def embeddings(req: Request) -> Response:
+    return await openai_api.embeddings(req)
+
+
+@app.function_name("completions")
+@app.route(route="v1/completions", methods=["POST"])
+async def completions(req: Request) -> Response:
+    return await openai_api.completions(req)
 
 
 @app.function_name("models")

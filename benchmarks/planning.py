@@ -1,8 +1,8 @@
 """How long choosing takes: `python -m benchmarks.planning [--replay [DECISIONS]]`.
 
 Detects the task and makes the plan for requests of several lengths, with the sample routes file, and prints p50 and p99
-in microseconds. No I/O is involved. `--replay` instead writes decisions (100,000) to a temporary file, replays them with
-tools.replay under the same routes file, and prints the seconds and the memory that took.
+in microseconds. No I/O is involved. `--replay` instead writes decisions (100,000) to a temporary file, replays them
+with tools.replay under the same routes file, and prints the seconds and the memory that took.
 """
 
 from __future__ import annotations
@@ -87,12 +87,12 @@ async def measure() -> None:
 
 
 async def recorded(count: int, kinds: Sequence[Task]) -> list[bytes]:
-    """A few hundred decisions as the router keeps them, told apart by their ids only when they are repeated."""
+    """Decisions as the router keeps them, hardly two with the same features."""
     loaded = config.load(ROUTES, {})
     planner = Planner(loaded, Seen(), pricing.bundled, Custom())
     dice, lines = random.Random(7), []
     for number in range(count):
-        asked, model = request(dice.choice(LENGTHS[:3]), number), dice.choice(["auto", "cheap", "fast"])
+        asked, model = request(dice.randint(50, 6_000), number), dice.choice(["auto", "cheap", "fast"])
         lots = Lots(dice.random(), dice.random())
         route = loaded.route(model)
         plan, facts = await planner.plan(planner.features(asked), route, dice.choice(kinds), lots)
@@ -117,7 +117,7 @@ def replayed(count: int) -> None:
     kinds = [Task("general", 0.9), Task("planning", 0.9), Task("code_generation", 0.9), Task("translation", 0.9)]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "decisions.jsonl"
-        written(path, asyncio.run(recorded(1_000, kinds)), count)
+        written(path, asyncio.run(recorded(5_000, kinds)), count)
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         start = time.perf_counter()
         code = replay.main(["--decisions", str(path), "--routes", str(ROUTES), "--max-cost-increase", "5%"])

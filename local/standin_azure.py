@@ -38,6 +38,7 @@ class AzureOpenAI(OpenAI):
         classic: tuple[tuple[str, str, Operation], ...] = (
             ("POST", f"{_CLASSIC}/chat/completions", self._versioned(self.chat)),
             ("POST", f"{_CLASSIC}/embeddings", self._versioned(self.embed)),
+            ("POST", f"{_CLASSIC}/completions", self._versioned(self.complete)),
         )
         return self._operations("/openai/v1") + classic
 

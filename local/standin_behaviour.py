@@ -60,6 +60,7 @@ class Behaviour:
     reasoning_tokens: int = 0  # reported as thought before the answer
     models: tuple[str, ...] = ()  # deployments on Azure; empty: any name is served
     keys: tuple[str, ...] = ()  # empty: any key, but a key
+    quirks: tuple[str, ...] = ()  # what it minds or overlooks in a request, in the words of standin_quirks
     fault: Fault | None = None
 
 
@@ -163,6 +164,7 @@ _BEHAVIOUR_FIELDS: dict[str, Callable[[Any], Any]] = {
     "reasoning_tokens": _count,
     "models": _texts,
     "keys": _texts,
+    "quirks": _texts,
     "fault": _or_null(parse_fault),
 }
 assert [*_FAULT_FIELDS, *_BEHAVIOUR_FIELDS] == [f.name for kind in (Fault, Behaviour) for f in fields(kind)]

@@ -14,7 +14,9 @@ from typing import Any, ClassVar
 
 from local.standin_answers import Call, Said, fragments, prompt_tokens, say
 from local.standin_behaviour import Behaviour, Fault
-from local.standin_requests import chat_request, embedding_request
+from local.standin_completions import complete
+from local.standin_quirks import bent
+from local.standin_requests import chat_request, embedding_request, json_object
 from local.standin_responses import respond
 from local.standin_wire import Answer, Asked, Operation, Refusal, Stream, Whole, encode, sse
 
@@ -77,7 +79,7 @@ class OpenAI:
     def chat(self, asked: Asked, behaviour: Behaviour) -> Answer:
         """Answers a chat request. Raises Refusal."""
         self.authorize(asked, behaviour)
-        request = chat_request(asked)
+        request = bent(chat_request(asked), behaviour.quirks)
         model = self.model(asked, request, behaviour)
         self.inspect(request)
         count = (request.get("n") or 1) if self.several_choices else 1
@@ -133,6 +135,7 @@ class OpenAI:
         """Unit vectors, the same for the same input. Raises Refusal."""
         self.authorize(asked, behaviour)
         request, inputs = embedding_request(asked)
+        request = bent(request, behaviour.quirks)
         model = self.model(asked, request, behaviour)
         size = request.get("dimensions") or _DIMENSIONS
         packed = request.get("encoding_format") == "base64"
@@ -143,6 +146,12 @@ class OpenAI:
         tokens = sum(max(1, (len(entry) + 3) // 4) if isinstance(entry, str) else len(entry) for entry in inputs)
         usage = {"prompt_tokens": tokens, "total_tokens": tokens}
         return Whole(200, encode({"object": "list", "data": data, "model": model, "usage": usage}))
+
+    def complete(self, asked: Asked, behaviour: Behaviour) -> Answer:
+        """Text that goes on from each prompt. Raises Refusal."""
+        self.authorize(asked, behaviour)
+        model = self.model(asked, json_object(asked), behaviour)
+        return complete(asked, model, f"cmpl-{request_id(asked)[4:]}")
 
     def models(self, asked: Asked, behaviour: Behaviour) -> Answer:
         """The list of models, one called "stand-in" when any name is served."""
@@ -159,6 +168,7 @@ class OpenAI:
         return (
             ("POST", f"{base}/chat/completions", self.chat),
             ("POST", f"{base}/embeddings", self.embed),
+            ("POST", f"{base}/completions", self.complete),
             ("POST", f"{base}/responses", self.responses),
             ("GET", f"{base}/models", self.models),
             ("GET", f"{base}/models/{{model:path}}", self.one_model),

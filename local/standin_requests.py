@@ -31,14 +31,30 @@ def chat_request(asked: Asked) -> Mapping[str, Any]:
     return request
 
 
-def embedding_request(asked: Asked) -> tuple[Mapping[str, Any], list[Any]]:
-    """The body of an embedding request and its inputs as a list. Raises Refusal (400)."""
+def completion_request(asked: Asked) -> tuple[Mapping[str, Any], list[str]]:
+    """The body of a text completion request and its prompts as texts. Raises Refusal (400)."""
     request = json_object(asked)
-    given = request.get("input")
+    prompts = _texts(request, "prompt")
+    for name in ("n", "max_tokens"):
+        _check_number(request, name, 0, 1_000_000, whole=True)
+    _check_stream(request)
+    return request, [prompt if isinstance(prompt, str) else " ".join(map(str, prompt)) for prompt in prompts]
+
+
+def _texts(request: Mapping[str, Any], name: str) -> list[Any]:
+    """One text or several, each a string or a list of tokens. Raises Refusal (400)."""
+    given = request.get(name)
     if isinstance(given, str) or (isinstance(given, list) and given and all(isinstance(n, int) for n in given)):
         given = [given]
     if not isinstance(given, list) or not given or not all(isinstance(entry, str | list) and entry for entry in given):
-        raise Refusal(400, "'$.input' is invalid: a text, or a list of texts or of tokens, is needed.", param="input")
+        raise Refusal(400, f"'$.{name}' is invalid: a text, or a list of texts or of tokens, is needed.", param=name)
+    return given
+
+
+def embedding_request(asked: Asked) -> tuple[Mapping[str, Any], list[Any]]:
+    """The body of an embedding request and its inputs as a list. Raises Refusal (400)."""
+    request = json_object(asked)
+    given = _texts(request, "input")
     _check_number(request, "dimensions", 1, 10_000, whole=True)
     if request.get("encoding_format", "float") not in ("float", "base64"):
         raise _invalid("encoding_format", "'float' or 'base64'")

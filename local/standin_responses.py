@@ -85,7 +85,7 @@ class _Response:
     def _head(self) -> dict[str, Any]:
         echoed = {name: self.request.get(name, default) for name, default in _DEFAULTS.items()}
         known = {"id": f"resp_{self.id}", "object": "response", "created_at": int(time.time())}
-        nothing = {"error": None, "incomplete_details": None, "output": [], "usage": None}
+        nothing: dict[str, Any] = {"error": None, "incomplete_details": None, "output": [], "usage": None}
         return {**known, "status": "in_progress", "model": self.model, **echoed, **nothing}
 
     def _ended(self) -> dict[str, Any]:

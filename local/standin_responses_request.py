@@ -8,12 +8,13 @@ from typing import Any
 from local.standin_requests import json_object
 from local.standin_wire import Asked, Refusal
 
-_KNOWN = frozenset(
-    "background conversation context_management include input instructions max_output_tokens max_tool_calls metadata "
-    "model moderation parallel_tool_calls previous_response_id prompt prompt_cache_key prompt_cache_options "
-    "prompt_cache_retention reasoning safety_identifier service_tier standin store stream stream_options temperature "
-    "text tool_choice tools top_logprobs top_p truncation user".split()
-)
+_NAMES = """
+background conversation context_management include input instructions max_output_tokens max_tool_calls metadata model
+moderation parallel_tool_calls previous_response_id prompt prompt_cache_key prompt_cache_options prompt_cache_retention
+reasoning safety_identifier service_tier standin store stream stream_options temperature text tool_choice tools
+top_logprobs top_p truncation user
+"""
+_KNOWN = frozenset(_NAMES.split())
 _ITEMS = frozenset({"message", "function_call", "function_call_output", "reasoning", "web_search_call"})
 _TOOLS = frozenset({"function", "web_search", "file_search", "mcp", "code_interpreter", "custom"})
 
@@ -25,7 +26,7 @@ def responses_request(asked: Asked) -> Mapping[str, Any]:
         if name not in _KNOWN:
             raise Refusal(400, f"Unknown parameter: '{name}'.", param=name, code="unknown_parameter")
     if not isinstance(request.get("input"), str | list):
-        raise Refusal(400, "Missing required parameter: 'input'.", param="input", code="missing_required_parameter")
+        raise _missing("input")
     previous = request.get("previous_response_id")
     if previous is not None and not str(previous).startswith("resp_"):
         message = f"Previous response with id '{previous}' not found."
@@ -40,12 +41,12 @@ def _check_tools(request: Mapping[str, Any]) -> None:
         if tool.get("type") not in _TOOLS:
             raise Refusal(400, f"Invalid value: '{tool.get('type')}'.", param=f"tools[{place}]", code="invalid_value")
         if tool["type"] == "function" and not isinstance(tool.get("name"), str):
-            param = f"tools[{place}].name"
-            raise Refusal(400, f"Missing required parameter: '{param}'.", param=param, code="missing_required_parameter")
+            raise _missing(f"tools[{place}].name")
 
 
 def _check_items(request: Mapping[str, Any]) -> None:
     calls: set[str] = set()
+    stored = bool(request.get("previous_response_id"))
     for place, item in enumerate(_items(request)):
         kind = item.get("type", "message")
         if kind not in _ITEMS:
@@ -54,10 +55,13 @@ def _check_items(request: Mapping[str, Any]) -> None:
             raise Refusal(400, "The encrypted content could not be verified.", code="invalid_encrypted_content")
         if kind == "function_call":
             calls.add(item["call_id"])
-        elif kind == "function_call_output" and item.get("call_id") not in calls:
-            if not request.get("previous_response_id"):
-                message = f"No tool call found for function call output with call_id {item.get('call_id')}."
-                raise Refusal(400, message, param="input")
+        elif kind == "function_call_output" and not stored and item.get("call_id") not in calls:
+            message = f"No tool call found for function call output with call_id {item.get('call_id')}."
+            raise Refusal(400, message, param="input")
+
+
+def _missing(param: str) -> Refusal:
+    return Refusal(400, f"Missing required parameter: '{param}'.", param=param, code="missing_required_parameter")
 
 
 def as_chat(request: Mapping[str, Any]) -> dict[str, Any]:

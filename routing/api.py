@@ -14,6 +14,7 @@ from pydantic_core import to_json
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
+from routing import catalogue
 from routing.answers import EventStream, LateRelay, abandon, decision_headers, error_response, hung_up, json_response
 from routing.errors import (
     BodyTooLarge,
@@ -77,8 +78,8 @@ async def asked_by(caller: Caller, app: App, request: Request, request_id: str) 
 async def models(app: App, request: Request, request_id: str) -> Response:
     """`GET /v1/models`: every name a request may ask for."""
     caller = await app.callers.authenticate(request.headers)
-    listed = [_model(name) for name in app.config.models(caller)]
-    return json_response(to_json({"object": "list", "data": listed}), request_id)
+    data = catalogue.listed(app.config, caller, app.planner.rates)
+    return json_response(to_json({"object": "list", "data": data}), request_id)
 
 
 @endpoint
@@ -86,8 +87,7 @@ async def model(app: App, request: Request, request_id: str) -> Response:
     """`GET /v1/models/{id}`."""
     caller = await app.callers.authenticate(request.headers)
     name = unquote(request.path_params["id"])
-    app.config.route(name, caller)
-    return json_response(to_json(_model(name)), request_id)
+    return json_response(to_json(catalogue.described(name, app.config, caller, app.planner.rates)), request_id)
 
 
 async def health(request: Request) -> Response:
@@ -180,7 +180,3 @@ def _request_id(request: Request) -> str:
     """The caller's own id where it gave a sound one, so that both sides find the request by it."""
     given = request.headers.get("x-request-id", "")
     return given if _REQUEST_ID.fullmatch(given) else f"req_{uuid.uuid4().hex}"
-
-
-def _model(name: str) -> dict[str, Any]:
-    return {"id": name, "object": "model", "created": 0, "owned_by": "llm-router"}

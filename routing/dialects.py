@@ -8,19 +8,21 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Collection, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from pydantic_core import from_json, to_json
 
 from routing.completions import Said, said_in_chunk
-from routing.errors import InvalidRequest, RouterError
+from routing.errors import BadRequest, InvalidRequest, ProviderError, RouterError
 from routing.providers.base import Chunk, Native, Protocol, Provider, Reply, Stream
 from routing.providers.sse import EventSplitter, ServerSentEvent
 from routing.types import Exclusion, Plan, Target, Usage
 from routing.wire import ChatRequest
 
+T = TypeVar("T")
+_MESSAGE = re.compile(r"messages\[(\d{1,9})\]", re.ASCII)
 _UNFIT = re.compile(r"[^A-Za-z0-9_.\[\]-]")
 _LONGEST_NAME, _MOST_NAMES = 64, 32  # so that a header holds them
 
@@ -51,7 +53,9 @@ class Dialect:
         """The error as this dialect's clients read it."""
         return error.body()
 
-    def error_event(self, error: RouterError, request_id: str, *, delivered: int, stream: Stream | None = None) -> bytes:
+    def error_event(
+        self, error: RouterError, request_id: str, *, delivered: int, stream: Stream | None = None
+    ) -> bytes:
         """An error after the status was sent, as clients raise it; `delivered` counts the tokens before it."""
         body = {**error.body(), "request_id": request_id, "delivered_tokens": delivered}
         return b"data: " + to_json(body) + b"\n\n"
@@ -66,13 +70,15 @@ class Translated:
 
     `fields` leave out what is not translated, so that they serve to plan by even where nothing but the protocol itself
     will do: `beyond` is the place of the first such thing. `stored` is the place of what refers to something that one
-    provider has stored. `dropped` are the names of what only nudges the answer, and is left out.
+    provider has stored. `dropped` are the names of what only nudges the answer, and is left out. `places` say where in
+    the request each message of the translation comes from.
     """
 
     fields: dict[str, Any]
     beyond: str | None = None
     stored: str | None = None
     dropped: tuple[str, ...] = ()
+    places: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -83,6 +89,7 @@ class Draft:
     beyond: str | None = None
     stored: str | None = None
     dropped: list[str] = field(default_factory=list)
+    places: list[str] = field(default_factory=list)
 
     def cannot_say(self, path: str) -> None:
         self.beyond = self.beyond or path
@@ -90,7 +97,7 @@ class Draft:
     def finished(self) -> Translated:
         names = list(dict.fromkeys(_UNFIT.sub("?", name[:_LONGEST_NAME]) for name in self.dropped))
         told = names[:_MOST_NAMES] + (["..."] if len(names) > _MOST_NAMES else [])
-        return Translated(self.fields, self.beyond, self.stored, tuple(told))
+        return Translated(self.fields, self.beyond, self.stored, tuple(told), tuple(self.places))
 
 
 class Foreign(Dialect, ABC):
@@ -98,6 +105,7 @@ class Foreign(Dialect, ABC):
 
     limit: ClassVar[str]  # what the protocol calls the most tokens of an answer
     name: ClassVar[str]  # of the protocol, for people
+    names: ClassVar[Mapping[str, str]]  # fields of chat completions that the protocol calls otherwise
 
     def __init__(self, fields: Mapping[str, Any], translated: Translated, headers: Mapping[str, str]) -> None:
         self._fields, self._translated, self._headers = fields, translated, headers
@@ -105,16 +113,26 @@ class Foreign(Dialect, ABC):
     async def chat(self, provider: Provider, target: Target, request: ChatRequest) -> Reply:
         if self.native(provider):
             return await provider.native(self._as_it_is(target, request))
-        request, dropped = self._within(target, request)
         reply = await provider.chat(target, request)
-        return replace(reply, body=self.reply(reply), dropped=(*dropped, *reply.dropped))
+        return replace(reply, body=self.reply(reply), dropped=self._dropped(reply.dropped))
 
     async def stream(self, provider: Provider, target: Target, request: ChatRequest) -> Stream:
         if self.native(provider):
             return self.watched(await provider.native_stream(self._as_it_is(target, request)))
-        request, dropped = self._within(target, request)
         source = await provider.stream(target, request)
-        return TranslatedStream(source, self.translation(), (*dropped, *source.dropped))
+        return TranslatedStream(source, self.translation(), self._dropped(source.dropped))
+
+    async def located(self, work: Awaitable[T]) -> T:
+        """The work's result. What is wrong with the request is told by its place in the request as it came."""
+        try:
+            return await work
+        except (InvalidRequest, BadRequest) as error:
+            told = error.body()["error"]
+            if isinstance(place := told.get("param"), str) and (own := self._own(place)) != place:
+                error.param, error.message = own, str(told.get("message")).replace(place, own, 1)
+                if isinstance(error, BadRequest) and error.provider_body:
+                    error.provider_body = {**error.provider_body, "param": own, "message": error.message}
+            raise
 
     def suited(self, plan: Plan, speakers: Collection[str]) -> Plan:
         """Raises InvalidRequest when the request rules out every target of the route."""
@@ -149,18 +167,20 @@ class Foreign(Dialect, ABC):
         """The request for a provider that speaks the protocol, without what only this router understands."""
         return {name: value for name, value in fields.items() if name != "router"}
 
+    def _own(self, place: str) -> str:
+        """The place in the request as it came of a place in its translation."""
+        if (found := _MESSAGE.match(place)) and int(found[1]) < len(self._translated.places):
+            return self._translated.places[int(found[1])]
+        return self.names.get(re.split(r"[.\[]", place, maxsplit=1)[0], place)
+
+    def _dropped(self, names: Iterable[str]) -> tuple[str, ...]:
+        return (*self._translated.dropped, *(self.names.get(name, name) for name in names))
+
     def _as_it_is(self, target: Target, request: ChatRequest) -> Native:
         assert self.protocol is not None
         limit = {} if request.output_limit is None else {self.limit: request.output_limit}
         body = to_json({**self.untouched(self._fields), "model": target.model, **limit})
         return Native(self.protocol, body, self._headers)
-
-    def _within(self, target: Target, request: ChatRequest) -> tuple[ChatRequest, tuple[str, ...]]:
-        """The request, lowered (and reported) where the target can say less than it asks for."""
-        asked, most, dropped = request.output_limit, target.max_output, self._translated.dropped
-        if asked is None or most is None or asked <= most:
-            return request, dropped
-        return request.limited(most), (self.limit, *dropped)
 
 
 class Translation(ABC):
@@ -182,19 +202,24 @@ class Translation(ABC):
     def end(self, usage: Usage | None, tokens: int) -> None:
         """It is complete; `tokens` is about how many there were."""
 
-    def read(self, events: Iterable[ServerSentEvent]) -> None:
-        """Takes the chunks in these events. Raises BadReply."""
-        for event in events:
-            if event.data is None or event.data.strip() == b"[DONE]":
-                continue
-            chunk = from_json(event.data)
-            said = said_in_chunk(chunk)
-            if said is None:
-                continue
-            if self.model is None:
-                self.model = str(chunk.get("model") or "")
-                self.begin(self.model)
-            self.say(said)
+    def read(self, events: Iterable[ServerSentEvent]) -> ProviderError | None:
+        """Takes the chunks in these events; returns the failure that ended them: what came before it is written."""
+        try:
+            for event in events:
+                if event.data is not None and event.data.strip() != b"[DONE]":
+                    self._take(from_json(event.data))
+        except ProviderError as failure:
+            return failure
+        return None
+
+    def _take(self, chunk: Mapping[str, Any]) -> None:
+        said = said_in_chunk(chunk)
+        if said is None:
+            return
+        if self.model is None:
+            self.model = str(chunk.get("model") or "")
+            self.begin(self.model)
+        self.say(said)
 
     def event(self, document: Mapping[str, Any]) -> None:
         """Writes one event, named for its type."""
@@ -218,9 +243,10 @@ class TranslatedStream(Stream):
         splitter, usage, tokens = EventSplitter(), None, 0
         async for chunk in self._source:
             usage, tokens = chunk.usage or usage, tokens + chunk.tokens
-            self.translation.read(splitter.feed(chunk.data))
+            failure = self.translation.read(splitter.feed(chunk.data))
             yield replace(chunk, data=self.translation.taken())
-        self.translation.read(splitter.rest())
+            if failure:
+                raise failure
         self.translation.end(usage, tokens)
         yield Chunk(self.translation.taken())
 

@@ -50,6 +50,14 @@ class Messages(MessagesErrors, Foreign):
     keepalive: ClassVar[bytes] = b'event: ping\ndata: {"type": "ping"}\n\n'
     limit: ClassVar[str] = "max_tokens"
     name: ClassVar[str] = "Anthropic's Messages"
+    names: ClassVar[Mapping[str, str]] = {
+        "max_completion_tokens": "max_tokens",
+        "parallel_tool_calls": "tool_choice",
+        "reasoning_effort": "output_config.effort",
+        "response_format": "output_config.format",
+        "stop": "stop_sequences",
+        "user": "metadata.user_id",
+    }
 
     def reply(self, reply: Reply) -> bytes:
         _, said = said_in_whole(reply.body)

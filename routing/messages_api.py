@@ -31,17 +31,17 @@ _endpoint = partial(endpoint, refuse=_refuse)
 
 
 async def _messages(app: App, request: Request, request_id: str) -> Response:
-    asked = await _asked(app, request, request_id, Messages, MessagesRequest)
+    asked, dialect = await _asked(app, request, request_id, Messages, MessagesRequest)
     if asked.request.stream:
-        opening = app.router.open(asked)
+        opening = dialect.located(app.router.open(asked))
         return _named(await streamed(request, opening, app.config.file.server.keepalive_seconds, asked), request_id)
-    answer = await unless_gone(request, app.router.chat(asked))
+    answer = await unless_gone(request, dialect.located(app.router.chat(asked)))
     return _named(json_response(answer.body, request_id, decision_headers(answer)), request_id)
 
 
 async def _count_tokens(app: App, request: Request, request_id: str) -> Response:
-    asked = await _asked(app, request, request_id, TokenCount, Countable)
-    answer = await unless_gone(request, app.router.count(asked))
+    asked, dialect = await _asked(app, request, request_id, TokenCount, Countable)
+    answer = await unless_gone(request, dialect.located(app.router.count(asked)))
     if isinstance(answer, int):
         body = to_json({"input_tokens": answer})
         return _named(json_response(body, request_id, {"x-router-estimated": "true"}), request_id)
@@ -53,16 +53,16 @@ count_tokens: Endpoint = _endpoint(_count_tokens)
 
 
 async def _asked(
-    app: App, request: Request, request_id: str, dialect: type[Messages], shape: type[Countable]
-) -> Asked:
+    app: App, request: Request, request_id: str, kind: type[Messages], shape: type[Countable]
+) -> tuple[Asked, Messages]:
     """The Messages request in an HTTP request. Raises what is wrong with it."""
     caller = await app.callers.authenticate(request.headers)
     fields = parse_object(await body_of(request, app.config.file.server.max_body_bytes))
     translated = as_chat(fields, shape)
     headers = {name: request.headers[name] for name in _PASSED if name in request.headers}
     label = request.headers.get("x-router-task")
-    spoken = dialect(fields, translated, headers)
-    return Asked(ChatRequest.of(translated.fields), caller, request_id, label, spoken)
+    dialect = kind(fields, translated, headers)
+    return Asked(ChatRequest.of(translated.fields), caller, request_id, label, dialect), dialect
 
 
 def _named(response: Response, request_id: str) -> Response:

@@ -33,7 +33,7 @@ class Turns:
 
     def system(self, fields: Mapping[str, Any]) -> None:
         """The system prompt of the request."""
-        self._add_system(self._texts(fields, "system", ""))
+        self._add_system(self._texts(fields, "system", ""), "system")
 
     def take(self, message: Mapping[str, Any], path: str) -> None:
         """The next message. Raises InvalidRequest."""
@@ -41,7 +41,7 @@ class Turns:
             self._answered()
             self._assistant(message, path)
         elif message["role"] == "system":
-            self._add_system(self._texts(message, "content", path))
+            self._add_system(self._texts(message, "content", path), path)
         else:
             self._user(message, path)
 
@@ -50,9 +50,13 @@ class Turns:
         self._answered()
         return self._messages or [{"role": "user", "content": ""}]
 
-    def _add_system(self, texts: list[str]) -> None:
+    def _add(self, message: Message, path: str) -> None:
+        self._messages.append(message)
+        self._draft.places.append(path)
+
+    def _add_system(self, texts: list[str], path: str) -> None:
         if texts:
-            self._messages.append({"role": "system", "content": "\n\n".join(texts)})
+            self._add({"role": "system", "content": "\n\n".join(texts)}, path)
 
     def _answered(self) -> None:
         for call, path in self._waiting.items():
@@ -72,7 +76,7 @@ class Turns:
             else:
                 self._draft.cannot_say(f"{at}.type")
         said: Message = {"role": "assistant", "content": "".join(texts) or ("" if not calls else None)}
-        self._messages.append(said | ({"tool_calls": calls} if calls else {}))
+        self._add(said | ({"tool_calls": calls} if calls else {}), path)
 
     def _user(self, message: Mapping[str, Any], path: str) -> None:
         """The results of tools come first, as Anthropic wants them, and become messages of their own."""
@@ -85,7 +89,7 @@ class Turns:
         self._answered()
         if parts:
             lone = len(parts) == 1 and parts[0]["type"] == "text"
-            self._messages.append({"role": "user", "content": parts[0]["text"] if lone else parts})
+            self._add({"role": "user", "content": parts[0]["text"] if lone else parts}, path)
 
     def _result(self, block: Block, path: str) -> Iterator[Part]:
         """A message with the result's text. Its images follow as the user's, for tools may not send any."""
@@ -96,7 +100,7 @@ class Turns:
         text = "\n".join(part["text"] for part in parts if part["type"] == "text")
         if block.get("is_error"):
             text = f"Error: {text}"
-        self._messages.append({"role": "tool", "tool_call_id": call, "content": text})
+        self._add({"role": "tool", "tool_call_id": call, "content": text}, path)
         yield from (part for part in parts if part["type"] != "text")
 
     def _blocks(self, holder: Mapping[str, Any], path: str) -> Iterator[tuple[Block, str]]:

@@ -131,18 +131,19 @@ def _format(draft: Draft, fields: Fields) -> None:
 
 
 def _tools(draft: Draft, fields: Fields) -> None:
-    tools = []
+    tools, names = [], set()
     for tool, path in objects(fields, "tools"):
         if tool.get("type") not in (None, "custom"):
             draft.cannot_say(f"{path}.type")  # it runs at the provider, or has a form that only its models know
             continue
-        function = {"name": member(tool, "name", str, path), "parameters": member(tool, "input_schema", dict, path)}
+        names.add(member(tool, "name", str, path))
+        function = {"name": tool["name"], "parameters": member(tool, "input_schema", dict, path)}
         function |= {name: tool[name] for name in ("description", "strict") if tool.get(name) is not None}
         tools.append({"type": "function", "function": function})
         draft.dropped.extend(f"tools[].{name}" for name in tool if name not in _TOOL_FIELDS and tool[name] is not None)
     if tools:
         draft.fields["tools"] = tools
-        _tool_choice(draft, fields, {tool["function"]["name"] for tool in tools})
+        _tool_choice(draft, fields, names)
     elif (maybe(fields, "tool_choice", dict) or {}).get("type") in ("any", "tool") and not fields.get("tools"):
         raise refused("tool_choice", "wants a tool to be called, but there are no tools")
 

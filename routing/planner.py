@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import lru_cache
 from math import ceil
 from operator import attrgetter
 from typing import Protocol
@@ -168,7 +169,7 @@ class Planner:
             if rates := self.rates(target):
                 one = pricing.expected(rates, features.input_tokens, output_tokens)
                 sent = pricing.worst_case(rates, ceil(features.input_tokens * ESTIMATE_ERROR), 0)
-                yield target.name, replace(one, input=sent, per_output_token=one.per_output_token * features.answers)
+                yield target.name, Estimate(one.expected, sent, one.per_output_token * features.answers)
 
     def _strategy(self, name: str, route: Route) -> Strategy:
         if name == "cost":
@@ -253,13 +254,14 @@ def _blamed(made: Plan, places: Mapping[Feature, str], text_at: str | None) -> t
     reasons = [excluded.reason for excluded in made.exclusions]
     if any(reason.startswith(OVER_CEILING) for reason in reasons):
         return "router.max_cost_usd", "over_ceiling"
-    if all(reason.startswith(TOO_SMALL) for reason in reasons):
-        return text_at, "context_length_exceeded"
     lacking = [reason.removeprefix(LACKS).split() for reason in reasons if reason.startswith(LACKS)]
+    if not lacking and any(reason.startswith(TOO_SMALL) for reason in reasons):
+        return text_at, "context_length_exceeded"
     missing = {word.strip(",") for words in lacking for word in words}
     return next((place for need, place in places.items() if need in missing), None), "no_suitable_target"
 
 
+@lru_cache(maxsize=256)
 def _bucket(speed: Speed | None) -> Speed | None:
     """To two digits: a plan does not change with every answer."""
     return speed and Speed(float(f"{speed.first_token_seconds:.1e}"), float(f"{speed.tokens_per_second:.1e}"))

@@ -46,6 +46,8 @@ class Rates:
 
     def of(self, input_tokens: int) -> Rates:
         """The rates for a request of this many input tokens, cached ones included."""
+        if not self.above:
+            return self
         return next((rates for tokens, rates in reversed(self.above) if input_tokens > tokens), self)
 
 

@@ -185,7 +185,7 @@ def _dangling_overrides(raw: Mapping[str, Any]) -> Iterator[str]:
         for whom in _table(route, "callers"):
             yield from _unknown(_path("routes", name, "callers", whom), whom, "caller", callers)
         for group in _table(route, "groups"):
-            yield from _unknown(_path("routes", name, "groups", group), group, "caller's group", groups)
+            yield from _unknown(_path("routes", name, "groups", group), group, "group", groups)
 
 
 def _dangling_tasks(table: Mapping[str, Any], members: list[Any], *steps: str) -> Iterator[str]:

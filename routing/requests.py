@@ -70,7 +70,7 @@ class CompletionRequest(Asking):
 
     @property
     def output_limit(self) -> int | None:
-        return self.max_tokens
+        return self.max_tokens or None
 
     def limited(self, output_tokens: int) -> Self:
         request = self.model_copy(update={"max_tokens": output_tokens})

@@ -16,7 +16,7 @@ from routing.responses_content import opened
 from routing.responses_items import Ids, call_item, ended, message_item, reasoning_item, usage_object
 from routing.responses_stream import ResponseEvents, Watched
 
-_ECHOED = {
+_ECHOED: Mapping[str, Any] = {
     "instructions": None,
     "max_output_tokens": None,
     "max_tool_calls": None,
@@ -41,6 +41,12 @@ class Responses(Foreign):
     protocol: ClassVar[Protocol | None] = "responses"
     limit: ClassVar[str] = "max_output_tokens"
     name: ClassVar[str] = "OpenAI's Responses"
+    names: ClassVar[Mapping[str, str]] = {
+        "max_completion_tokens": "max_output_tokens",
+        "reasoning_effort": "reasoning.effort",
+        "response_format": "text.format",
+        "verbosity": "text.verbosity",
+    }
 
     def reply(self, reply: Reply) -> bytes:
         ids = Ids()

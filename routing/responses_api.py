@@ -17,19 +17,20 @@ from routing.wiring import App
 @endpoint
 async def responses(app: App, request: Request, request_id: str) -> Response:
     """`POST /v1/responses`."""
-    asked = await _asked(app, request, request_id)
+    asked, dialect = await _asked(app, request, request_id)
     if asked.request.stream:
-        opening = app.router.open(asked)
+        opening = dialect.located(app.router.open(asked))
         return await streamed(request, opening, app.config.file.server.keepalive_seconds, asked)
-    answer = await unless_gone(request, app.router.chat(asked))
+    answer = await unless_gone(request, dialect.located(app.router.chat(asked)))
     return json_response(answer.body, request_id, decision_headers(answer))
 
 
-async def _asked(app: App, request: Request, request_id: str) -> Asked:
+async def _asked(app: App, request: Request, request_id: str) -> tuple[Asked, Responses]:
     """The Responses request in an HTTP request. Raises what is wrong with it."""
     caller = await app.callers.authenticate(request.headers)
     fields = parse_object(await body_of(request, app.config.file.server.max_body_bytes))
     translated = as_chat(fields)
     named = (fields.get("metadata") or {}).get("task_type")  # of the same meaning as in a chat request
     label = request.headers.get("x-router-task") or (named if isinstance(named, str) else None)
-    return Asked(ChatRequest.of(translated.fields), caller, request_id, label, Responses(fields, translated, {}))
+    dialect = Responses(fields, translated, {})
+    return Asked(ChatRequest.of(translated.fields), caller, request_id, label, dialect), dialect

@@ -54,7 +54,7 @@ class Items:
     def take_text(self, role: str, path: str, text: Any) -> None:
         """A message that is given as its text; instructions may also be items."""
         if isinstance(text, str):
-            self._messages.append({"role": role, "content": text})
+            self._add({"role": role, "content": text}, path)
         else:
             self._draft.cannot_say(path)
 
@@ -83,6 +83,10 @@ class Items:
             raise refused(path, f"no function_call_output answers the call {call[:100]!r}")
         return self._messages or [{"role": "user", "content": ""}]
 
+    def _add(self, message: dict[str, Any], path: str) -> None:
+        self._messages.append(message)
+        self._draft.places.append(path)
+
     def _message(self, item: Item, path: str) -> None:
         role = member(item, "role", str, path)
         if role not in _ROLES:
@@ -91,10 +95,10 @@ class Items:
         parts = [{"type": "text", "text": content}] if isinstance(content, str) else list(self._parts(item, path))
         if role == "assistant":
             text = "".join(part.get("text") or part.get("refusal") or "" for part in parts)
-            self._messages.append({"role": role, "content": text, **self._thoughts()})
+            self._add({"role": role, "content": text, **self._thoughts()}, path)
         else:
             lone = len(parts) == 1 and parts[0]["type"] == "text"
-            self._messages.append({"role": role, "content": parts[0]["text"] if lone else parts})
+            self._add({"role": role, "content": parts[0]["text"] if lone else parts}, path)
 
     def _call(self, item: Item, path: str) -> None:
         """Calls belong to the assistant's message before them, or make one."""
@@ -104,7 +108,7 @@ class Items:
         last = self._messages[-1] if self._messages else {}
         if last.get("role") != "assistant" or self._signed:
             last = {"role": "assistant", "content": None, **self._thoughts()}
-            self._messages.append(last)
+            self._add(last, path)
         last.setdefault("tool_calls", []).append({**call, "function": function})
         self._waiting[id_] = path
 
@@ -117,11 +121,11 @@ class Items:
             parts = list(self._parts(item, path, "output"))
             output = "\n".join(part["text"] for part in parts if part["type"] == "text")
             self._shown += [part for part in parts if part["type"] != "text"]
-        self._messages.append({"role": "tool", "tool_call_id": call, "content": output})
+        self._add({"role": "tool", "tool_call_id": call, "content": output}, path)
 
     def _show(self) -> None:
         if self._shown:
-            self._messages.append({"role": "user", "content": self._shown})
+            self._add({"role": "user", "content": self._shown}, self._draft.places[-1])
             self._shown = []
 
     def _reasoning(self, item: Item) -> None:

@@ -1,8 +1,8 @@
 """A request to OpenAI's Responses API as a chat completions request.
 
-What chat completions cannot say (tools that run at the provider, files by reference, items of other kinds) is noted, for
-a target that speaks Responses itself may take it; so is what refers to a provider's store. What only nudges the answer
-is left out and named. Source: OpenAI's reference of Responses, November 2026.
+What chat completions cannot say (tools that run at the provider, files by reference, items of other kinds) is noted,
+for a target that speaks Responses itself may take it; so is what refers to a provider's store. What only nudges the
+answer is left out and named. Source: OpenAI's reference of Responses, November 2026.
 """
 
 from __future__ import annotations
@@ -152,19 +152,20 @@ def _text(draft: Draft, fields: Fields) -> None:
 
 
 def _tools(draft: Draft, fields: Fields) -> None:
-    tools = []
+    tools, names = [], set()
     for tool, path in objects(fields, "tools"):
         if member(tool, "type", str, path) != "function":
             draft.cannot_say(f"{path}.type")
             continue
-        function = {"name": member(tool, "name", str, path), "parameters": maybe(tool, "parameters", dict, path)}
-        function |= {name: tool.get(name) for name in ("description", "strict")}
-        given = {name: value for name, value in function.items() if value is not None}
-        tools.append({"type": "function", "function": given})
+        names.add(member(tool, "name", str, path))
+        maybe(tool, "parameters", dict, path)
+        given = ("name", "description", "parameters", "strict")
+        function = {name: tool[name] for name in given if tool.get(name) is not None}
+        tools.append({"type": "function", "function": function})
         draft.dropped.extend(f"tools[].{name}" for name in tool if name not in _TOOL_FIELDS and tool[name])
     if tools:
         draft.fields["tools"] = tools
-    _tool_choice(draft, fields, {tool["function"]["name"] for tool in tools})
+    _tool_choice(draft, fields, names)
 
 
 def _tool_choice(draft: Draft, fields: Fields, names: set[str]) -> None:
@@ -197,5 +198,3 @@ def _allowed_tools(draft: Draft, choice: Mapping[str, Any]) -> None:
         among.append({"type": "function", "function": {"name": member(tool, "name", str, path)}})
     allowed = {"mode": choice.get("mode", "auto"), "tools": among}
     draft.fields["tool_choice"] = {"type": "allowed_tools", "allowed_tools": allowed}
-
-

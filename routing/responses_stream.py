@@ -128,8 +128,7 @@ class ResponseEvents(Translation):
             self._tell_part(item, kind, "added", _part(kind, ""))
         item.said[kind].append(text)
         if text:
-            extra = {"logprobs": []} if kind == "text" else {}
-            self._tell_of(item, f"{_EVENTS[kind]}.delta", **_where(item, kind), delta=text, **extra)
+            self._tell_of(item, f"{_EVENTS[kind]}.delta", **_where(item, kind), **_chances(kind), delta=text)
 
     def _close(self, item: _Item) -> None:
         if item.call:
@@ -137,8 +136,8 @@ class ResponseEvents(Translation):
             self._tell_of(item, "response.function_call_arguments.done", **told)
         for kind in item.said:
             text = item.text(kind)
-            told = {"refusal" if kind == "refusal" else "text": text} | ({"logprobs": []} if kind == "text" else {})
-            self._tell_of(item, f"{_EVENTS[kind]}.done", **_where(item, kind), **told)
+            said = {"refusal" if kind == "refusal" else "text": text}
+            self._tell_of(item, f"{_EVENTS[kind]}.done", **_where(item, kind), **_chances(kind), **said)
             self._tell_part(item, kind, "done", _part(kind, text))
         self._tell("response.output_item.done", output_index=item.place, item=item.whole())
 
@@ -167,6 +166,11 @@ _EVENTS: dict[Kind, str] = {
 
 def _part(kind: Kind, text: str) -> dict[str, Any]:
     return {"thought": summary_part, "text": text_part, "refusal": refusal_part}[kind](text)
+
+
+def _chances(kind: Kind) -> dict[str, list[Any]]:
+    """Clients expect the field with every text; here nobody asked for its contents."""
+    return {"logprobs": []} if kind == "text" else {}
 
 
 def _where(item: _Item, kind: Kind) -> dict[str, int]:

@@ -22,6 +22,7 @@ from routing.planner import Health as Facts
 from routing.planner import Lots, Planner
 from routing.providers.base import Provider, Reply
 from routing.relay import Opened, Relay, StreamEnd, opened
+from routing.requests import EmbeddingRequest
 from routing.types import Attempt, Caller, Choice, Cost, Decision, Outcome, Target, Usage
 from routing.wire import Asking, ChatRequest
 
@@ -240,7 +241,8 @@ class Router:
         self._health.record(answered.ticket, outcome, retry_after=error.retry_after if error else None, error=name)
         used = usage or Usage(walk.decision.facts.input_tokens, tokens, estimated=True)
         if outcome is Outcome.OK:
-            first = answered.seconds if walk.asked.request.stream else None
+            waits = walk.asked.request.stream or isinstance(walk.asked.request, EmbeddingRequest)
+            first = answered.seconds if waits else None  # vectors come at once: that is all the speed they have
             self._health.observe(target.name, first_token_seconds=first, seconds=seconds, output_tokens=used.output)
         failed = [Attempt(target.name, len(answered.attempts) + 1, outcome, seconds, name)] if error else []
         decision = replace(

@@ -10,7 +10,7 @@ import gzip
 import heapq
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -63,12 +63,12 @@ class Model:
     bias: tuple[float, ...]
     temperature: float
 
-    def weigh(self, names: Iterable[str]) -> Weighed:
+    def weigh(self, names: Sequence[str]) -> Weighed:
         """The known names and the bytes of their weights."""
-        row_of = self.rows.get
-        known = [(name, row) for name in names if (row := row_of(name)) is not None]
+        rows = list(map(self.rows.get, names))
         weights = self.weights
-        return Weighed([name for name, _ in known], b"".join([weights[row : row + COLUMNS] for _, row in known]))
+        table = b"".join([weights[row : row + COLUMNS] for row in rows if row is not None])
+        return Weighed([name for name, row in zip(names, rows, strict=True) if row is not None], table)
 
     def odds(self, weighed: Weighed) -> list[float]:
         """Log odds per column: summed weights, scaled to the number of known names."""
@@ -123,25 +123,24 @@ SURE = 0.1  # a system prompt nearer than this to 0 or 1 is read one way only
 
 def judge(parts: TaskInput, model: Model) -> tuple[list[float], Weighed]:
     """The probability of each kind and the features weighed. A system prompt of unclear nature is read both ways."""
+    passage = read(last_text(parts.turns), model.words)
     if not parts.system.strip():
-        weighed = model.weigh(gather(parts, None, False, model.words))
+        weighed = model.weigh(gather(parts, passage, None, False, model.words))
         return model.chances(weighed), weighed
     system = read(parts.system, model.words, SYSTEM_KEEP)
     sets = model.sets_task(system)
-    weighed = model.weigh(gather(parts, system, sets > 0.5, model.words))
+    weighed = model.weigh(gather(parts, passage, system, sets > 0.5, model.words))
     chances = model.chances(weighed)
     if SURE < sets < 1 - SURE:
-        other = model.chances(model.weigh(gather(parts, system, sets <= 0.5, model.words)))
+        other = model.chances(model.weigh(gather(parts, passage, system, sets <= 0.5, model.words)))
         share = max(sets, 1 - sets)
         chances = [share * one + (1 - share) * two for one, two in zip(chances, other, strict=True)]
     return chances, weighed
 
 
-def gather(parts: TaskInput, system: Passage | None, gated: bool, words: Words) -> list[str]:
+def gather(parts: TaskInput, passage: Passage, system: Passage | None, gated: bool, words: Words) -> list[str]:
     """The features, given whether the system prompt sets the task; apart so that training can set it."""
     found: list[str] = ["system:" + ("none" if system is None else "task" if gated else "manner")]
-    user = _last(parts.turns)
-    passage = read(user, words)
     if system is not None:
         found += _passage("s", system)
         if gated:
@@ -157,7 +156,8 @@ def gather(parts: TaskInput, system: Passage | None, gated: bool, words: Words) 
     return list(dict.fromkeys(found))
 
 
-def _last(turns: tuple[tuple[str, str], ...]) -> str:
+def last_text(turns: tuple[tuple[str, str], ...]) -> str:
+    """The text of the last user turn, else of the last turn."""
     return next((text for role, text in reversed(turns) if role == "user"), turns[-1][1] if turns else "")
 
 

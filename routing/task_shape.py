@@ -21,7 +21,7 @@ _STUB = re.compile(r"your code here|\bTODO\b|\"\"\"\s*\Z|'''\s*\Z|\{\s*\Z|:\s*\Z
 _KEYS = re.compile(r"\"([A-Za-z_]\w{1,20})\"\s*:")
 _CHOICES = re.compile(
     r"[(\[{:：][ ]?[\w'\" /-]{1,40}(?:[,;/|、，][ ]?[\w'\" /-]{1,40}){1,40}"
-    r"|[\w-]{1,30}, [\w -]{1,30},? (?:or|oder|ou|o|of|lub|veya|или) [\w-]{1,30}|还是|或者|または|それとも"
+    r"|,(?<=[\w-],) [\w -]{1,30},? (?:or|oder|ou|o|of|lub|veya|или) [\w-]{1,30}|还是|或者|または|それとも"
 )
 _ASKED = re.compile(
     r"\d{1,6}(?:[.,]\d{3})?[ -]?"

@@ -51,6 +51,7 @@ class App:
     health: Health
     decisions: Decisions
     providers: Mapping[str, Provider]
+    planner: Planner
     background: Background
     resources: AsyncExitStack  # closed last: what reads secrets and tokens
     clock: Callable[[], float] = time.time  # epoch seconds
@@ -117,7 +118,7 @@ def build(environment: Mapping[str, str]) -> App:
     planner = Planner(loaded, health, pricing.bundled, Custom(strategies))
     router = Router(loaded, providers, health, planner, decisions, background)
     callers = Callers(caller_keys(loaded), secrets, _tokens(loaded, resources))
-    return App(loaded, router, callers, health, decisions, providers, background, resources)
+    return App(loaded, router, callers, health, decisions, providers, planner, background, resources)
 
 
 def _readers(environment: Mapping[str, str], identity: Identity, resources: AsyncExitStack) -> dict[str, Read]:

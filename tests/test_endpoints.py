@@ -101,7 +101,7 @@ def test_a_model_that_is_not_there_is_404(stage, name):
     ("method", "path"),
     [
         ("GET", "/v1/nothing"),
-        ("POST", "/v1/completions"),
+        ("POST", "/v1/images/generations"),
         ("DELETE", CHAT_PATH),
         ("GET", CHAT_PATH),
         ("PUT", "/v1/a/b"),

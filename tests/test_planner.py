@@ -19,11 +19,12 @@ from routing.background import Background
 from routing.breaker_state import BreakerSettings
 from routing.custom import Custom
 from routing.decisions import Decisions
-from routing.errors import InvalidRequest, NoTarget
+from routing.errors import InvalidRequest, Misconfigured, NoTarget
 from routing.features import AskedFacts, Features
 from routing.health import Health
 from routing.planner import Lots, Planner, task_input
 from routing.providers.base import Provider, Reply, Stream
+from routing.refusals import SHORTEST_REQUEST
 from routing.router import Asked, Router
 from routing.types import TASK_KINDS, Caller, Outcome, Plan, Refused, Speed, Target, Task, Ticket, Usage
 from routing.wire import ChatRequest
@@ -70,6 +71,8 @@ planning = ["large", "east"]
 strategy = "cost"
 [routes.auto.callers.kim]
 targets = ["west", "unpriced"]
+[routes.auto.callers.ann]
+tasks = { planning = ["west"] }
 
 [routes.cheap]
 strategy = "cost"
@@ -88,6 +91,8 @@ groups = ["none", "research"]
 [callers.max]
 key = "env:MAX"
 targets = ["large", "east"]
+[callers.ann]
+key = "env:ANN"
 """
 NONE, NO_LOTS = Caller("somebody"), Lots()
 GENERAL, PLANNING = Task("general", 0.9), Task("planning", 0.9)
@@ -366,7 +371,7 @@ def test_over_every_ceiling_is_the_requests_own_affair(desk):
 def test_what_no_target_can_do_is_said_at_once(desk, fields, reason):
     with pytest.raises(InvalidRequest) as caught:
         desk.plan(**fields)
-    assert caught.value.code == "no_suitable_target"
+    assert caught.value.code == ("context_length_exceeded" if "context of" in reason else "no_suitable_target")
     assert reason in caught.value.message
 
 
@@ -454,18 +459,33 @@ bodies = st.fixed_dictionaries(
         "modalities": st.just(["audio"]),
     },
 )
-callers = st.sampled_from(["", "kim", "lee", "max"])
+callers = st.sampled_from(["", "kim", "lee", "max", "ann"])
 lots = st.builds(Lots, st.floats(0, 1, exclude_max=True), st.floats(0, 1, exclude_max=True))
 speeds = st.dictionaries(names, st.builds(Speed, st.floats(0, 9), st.floats(0, 200)))
-refusals = st.dictionaries(names, st.builds(Refused, names, st.sampled_from(["open", "parked"]), st.floats(0, 9)))
+
+
+moments = st.tuples(
+    st.sampled_from(["", "", "ann"]),
+    st.sampled_from([{}, {"priority": 9}, {"min_quality": 0.9}, {"max_cost_usd": 0.003}, {"deny": ["east"]}]),
+    st.sampled_from([{}, {"max_tokens": 100_000}]),
+    lots,
+    st.sampled_from([{}, {"east": Speed(0.1, 200.0)}, {"large": Speed(0.1, 200.0)}]),
+    st.sampled_from([{}, {"large": Refused("large", "open", 1.0)}, {"large": Refused("large", "open", 2.0)}]),
+)
 
 
 @settings(deadline=None, max_examples=80)
-@given(st.lists(st.tuples(bodies, callers, lots, speeds, refusals), min_size=2, max_size=6))
-def test_remembering_plans_changes_no_decision(rounds):
-    """One planner that has seen everything before, against a new one for each request."""
+@given(
+    st.sampled_from(["task", "cost", "speed"]),
+    st.sampled_from(TASK_KINDS[:2]),
+    st.lists(moments, min_size=4, max_size=9),
+)
+def test_remembering_plans_changes_no_decision(strategy, task, rounds):
+    """One planner that has seen nearly the same before, against a new one for each request."""
     old = Desk()
-    for body, caller, lot, speed, refused in [*rounds, *rounds]:
+    for caller, hint, fields, lot, speed, refused in [*rounds, *rounds]:
+        wishes = {"strategy": strategy, "task": task, **hint}
+        body = {"model": "auto", "messages": [{"role": "user", "content": "Hi"}], "router": wishes, **fields}
         answers = []
         for desk in (old, Desk()):
             desk.health.speeds, desk.health.refusals = speed, refused
@@ -590,3 +610,65 @@ def test_the_sample_routes_differ_as_their_names_say(sample):
 def test_the_sample_knows_what_each_of_its_targets_costs(sample):
     _, known = sample.plan("auto")
     assert set(known.cost) == {"gpt-east", "gpt-west", "gpt-large", "sonnet", "llama"}
+
+
+# --- what could never answer is refused with the file
+
+HOPELESS = [
+    (
+        "a context for no request",
+        "[targets.tiny]\nprovider = 'p'\nmodel = 'm'\ncontext = 7",
+        "targets.tiny.context: fits no",
+    ),
+    (
+        "a list of nobody",
+        "[routes.r]\ntargets = ['large']\ntasks = { planning = [] }",
+        "routes.r.tasks.planning: lists no",
+    ),
+    (
+        "a list of nobody for a group",
+        "[routes.r]\ntargets = ['large']\ngroups = { research = { tasks = { planning = [] } } }",
+        "routes.r.groups.research.tasks.planning: lists no target",
+    ),
+    (
+        "a group without callers",
+        "[routes.r]\ntargets = ['large']\ngroups = { reserch = { strategy = 'cost' } }",
+        'routes.r.groups.reserch: no group "reserch"; groups are research, none',
+    ),
+    (
+        "an override for nobody",
+        "[routes.r]\ntargets = ['large']\ncallers = { tim = { strategy = 'cost' } }",
+        'routes.r.callers.tim: no caller "tim"; callers are kim, lee, max, ann',
+    ),
+    ("a caller without routes", "[callers.tim]\nkey = 'env:TIM'\nroutes = []", "callers.tim.routes: allows nothing"),
+    (
+        "a route without the caller's targets",
+        "[callers.tim]\nkey = 'env:TIM'\nroutes = ['auto', 'fast']\ntargets = ['unpriced']",
+        'callers.tim.routes[1]: "fast" has none of the targets of this caller',
+    ),
+    (
+        "a target that is not the caller's",
+        "[callers.tim]\nkey = 'env:TIM'\nroutes = ['west']\ntargets = ['east']",
+        'callers.tim.routes[0]: "west" has none of the targets of this caller',
+    ),
+    (
+        "an override that leaves the caller nothing",
+        "[callers.tim]\nkey = 'env:TIM'\ngroups = ['small']\nroutes = ['r']\ntargets = ['large']\n"
+        "[routes.r]\ntargets = ['large', 'east']\ngroups = { small = { targets = ['east'] } }",
+        'callers.tim.routes[0]: "r" has none of the targets of this caller',
+    ),
+]
+
+
+@pytest.mark.parametrize(("more", "problem"), [case[1:] for case in HOPELESS], ids=[case[0] for case in HOPELESS])
+def test_what_could_never_answer_is_refused_with_its_path(more, problem):
+    with pytest.raises(Misconfigured) as caught:
+        config.parse(f"{ROUTES}\n{more}", {})
+    (found,) = caught.value.errors
+    assert found.startswith(problem)
+
+
+def test_a_context_that_fits_the_shortest_request_is_taken():
+    text = ROUTES.replace("context = 5_000", f"context = {SHORTEST_REQUEST + 1}")
+    plan, _ = Desk(text).plan(content="")
+    assert "east" in [choice.target for choice in plan.choices]

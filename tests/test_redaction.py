@@ -166,7 +166,7 @@ def test_a_provider_that_fails(kind: Any, watch: Watch) -> None:
     watch.check()
 
 
-@pytest.mark.parametrize("status", [401, 403, 404, 408, 429, 500, 503, 529])
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 408, 422, 429, 500, 503, 529])
 def test_a_provider_that_refuses(status: int, watch: Watch) -> None:
     fault = Fault("status", status=status, message=f"wrong key {VAULTED}")
     watch.serve(watch.stage.standin("openai", "vaulted", fault=fault))

@@ -347,7 +347,7 @@ def test_explain_knows_the_time_once_a_target_was_seen(stage):
 
 def test_what_explain_tells_is_what_then_happens(stage):
     pair(stage)
-    fields = {"router": {"strategy": "cost", "max_cost_usd": 0.02}, "max_tokens": 2_500, "n": 2}
+    fields: dict[str, Any] = {"router": {"strategy": "cost", "max_cost_usd": 0.02}, "max_tokens": 2_500, "n": 2}
     told = explained(stage, **fields).json()
     answer = stage.ask(**fields)
     done = get(stage, f"/v1/router/decisions/{answer.headers['x-router-decision-id']}").json()
@@ -360,7 +360,13 @@ def test_what_explain_tells_is_what_then_happens(stage):
 
 def test_explain_refuses_what_chat_refuses(stage):
     pair(stage)
-    for fields in ({"model": "?"}, {"messages": []}, {"router": {"max_cost_usd": 1e-9}}, {"router": {"x": 1}}):
+    refused: list[dict[str, Any]] = [
+        {"model": "?"},
+        {"messages": []},
+        {"router": {"max_cost_usd": 1e-9}},
+        {"router": {"x": 1}},
+    ]
+    for fields in refused:
         told, answer = explained(stage, **fields), stage.ask(**fields)
         assert (told.status_code, told.json()["error"]) == (answer.status_code, answer.json()["error"])
         assert told.status_code in (400, 404)
@@ -465,3 +471,38 @@ def test_callers_see_only_their_own_and_admins_all(stage):
 def test_without_a_key_no_decision_is_shown(stage, path):
     pair(stage)
     assert get(stage, path, "wrong").status_code == 401
+
+
+# --- whatever the text is
+
+
+def user(content: Any) -> dict[str, Any]:
+    return {"role": "user", "content": content}
+
+
+PICTURE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
+ODD = [
+    pytest.param([user("plan the week " * 75_000)], id="1 MB"),
+    pytest.param([user("\x00\x01\x07\x1b[31m\x7f" * 200)], id="control characters"),
+    pytest.param([user("😀🏳️‍🌈👩‍👩‍👧" * 5_000)], id="emoji"),
+    pytest.param([user("\u202eلخص هذا النص\u2069 שלום " * 500)], id="right to left"),
+    pytest.param([user("")], id="empty"),
+    pytest.param([user([])], id="no parts"),
+    pytest.param([user([PICTURE] * 5)], id="only images"),
+    pytest.param([user(f"turn {number}") for number in range(500)], id="500 messages"),
+    pytest.param(
+        [{"role": "assistant", "content": None}, {"role": "system", "content": "x" * 1_000_000}], id="no user"
+    ),
+    pytest.param([user("((((" * 50_000 + "```" * 20_000)], id="brackets and fences"),
+]
+
+
+@pytest.mark.parametrize("messages", ODD)
+def test_any_text_gets_a_task_in_bounded_time(stage, messages):
+    supports = {"supports": ["tools", "vision", "json_schema"]}
+    pair(stage, targets={"dear": {**DEAR, **supports}, "cheap": {**CHEAP, **supports}})
+    told = explained(stage, messages=messages)
+    again = explained(stage, messages=messages)
+    assert told.status_code == 200
+    assert told.json()["plan"]["task"]["kind"] in TASK_KINDS
+    assert again.elapsed.total_seconds() < 1

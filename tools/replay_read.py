@@ -35,6 +35,7 @@ class _Facts(_Checked):
     input_tokens: _Tokens
     output_limit: Annotated[int, Ge(1)] | None = None
     needs: frozenset[Feature] = frozenset()
+    largest_input: _Tokens | None = None
     speed: Mapping[str, Speed] = field(default_factory=dict)
     breaker: Mapping[str, _Refusal] = field(default_factory=dict)
     minimum_quality: float = 0.0
@@ -44,7 +45,7 @@ class _Facts(_Checked):
     only: frozenset[str] | None = None
     deny: frozenset[str] = frozenset()
     draw: _Lot = 0.0
-    answers: Annotated[int, Ge(1)] = 1
+    answers: Annotated[int, Ge(0)] = 1
     strategy: Literal["task", "cost", "speed"] | None = None
     priority: int | None = None
 

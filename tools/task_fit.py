@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 from sklearn.linear_model import LogisticRegression
 
-from routing.task_model import COLUMNS, GATE, KINDS, SURE, SYSTEM_KEEP, ZERO, gather, system_names
+from routing.task_model import COLUMNS, GATE, KINDS, SURE, SYSTEM_KEEP, ZERO, gather, last_text, system_names
 from routing.task_text import Words, read
 from routing.types import TASK_KINDS
 from tools.task_grammar import Row
@@ -56,12 +56,12 @@ class Linear:
 
 def example(row: Row, words: Words) -> Example:
     """A row's features, by the code that runs in the router."""
-    if not row.parts.system.strip():
-        return Example(row, None, gather(row.parts, None, False, words), None)
-    system = read(row.parts.system, words, SYSTEM_KEEP)
-    return Example(
-        row, system_names(system), gather(row.parts, system, False, words), gather(row.parts, system, True, words)
-    )
+    parts, passage = row.parts, read(last_text(row.parts.turns), words)
+    if not parts.system.strip():
+        return Example(row, None, gather(parts, passage, None, False, words), None)
+    system = read(parts.system, words, SYSTEM_KEEP)
+    free, gated = (gather(parts, passage, system, sets, words) for sets in (False, True))
+    return Example(row, system_names(system), free, gated)
 
 
 def matrix(names: Sequence[Sequence[str]], rows: dict[str, int]) -> Any:

@@ -33,12 +33,19 @@ class ProviderSettings(Settings):
     key: SecretReference | None = None
 
 
+SHORTEST_KEY = 8  # characters; shorter ones are placeholders, and stand in texts by chance
+
+
 class Credential(ABC):
     """Where a provider's key comes from. `headers` gives what authenticates one call."""
 
     @abstractmethod
     async def headers(self) -> Mapping[str, str]:
         """Raises `Unauthorized` when there is no key to be had."""
+
+    def conceal(self, body: bytes) -> bytes:
+        """A provider's error without our key, which some repeat in it."""
+        return body
 
     @abstractmethod
     def renew(self) -> None:
@@ -61,10 +68,15 @@ class KeyCredential(Credential):
     def __init__(self, header: str, prefix: str, read: Callable[[bool], Awaitable[str]]) -> None:
         self._header, self._prefix, self._read = header, prefix, read
         self._fresh = False
+        self._key = ""
 
     async def headers(self) -> Mapping[str, str]:
         fresh, self._fresh = self._fresh, False
-        return {self._header: self._prefix + await self._read(fresh)}
+        self._key = await self._read(fresh)
+        return {self._header: self._prefix + self._key}
+
+    def conceal(self, body: bytes) -> bytes:
+        return body.replace(self._key.encode(), b"[key]") if len(self._key) >= SHORTEST_KEY else body
 
     def renew(self) -> None:
         self._fresh = True

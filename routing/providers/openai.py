@@ -184,7 +184,7 @@ class OpenAIProvider(Provider):
     async def _error(self, response: httpx.Response) -> Mapping[str, Any]:
         """The error of a refusal; empty when its body is cut, for the status says enough."""
         try:
-            return error_object(await self._http.read(response))
+            return error_object(self._credential.conceal(await self._http.read(response)))
         except BadReply:
             return {}
 

@@ -42,7 +42,7 @@ SERVICES: Mapping[str, Service] = {
         key="CEREBRAS_API_KEY",
         sources=(
             "https://inference-docs.cerebras.ai/resources/openai",
-            "https://hexdocs.pm/req_llm/1.9.0/cerebras.html",
+            "https://github.com/blue-pen5805/llm-proxy-on-cloudflare-workers/blob/main/src/providers/cerebras/provider.ts",
         ),
         checked="2026-11-23",
         quirks=Quirks(
@@ -57,19 +57,22 @@ SERVICES: Mapping[str, Service] = {
         base_url="https://api.deepseek.com/v1",
         key="DEEPSEEK_API_KEY",
         sources=(
-            "https://docs.rs/crate/ds-api/latest/source/src/raw/request/chat_completion.rs",
+            "https://www.cloudwego.io/docs/eino/ecosystem/chat_model/chat_model_deepseek",
             "https://github.com/earendil-works/pi/issues/1048",
             "https://github.com/anomalyco/opencode/pull/44602",
         ),
         checked="2026-11-23",
         quirks=Quirks(roles=_NO_DEVELOPER, renames=_OLD_LIMIT),
-        note='It has JSON objects but no JSON schemas: say `supports = ["tools"]`.',
+        note='It has JSON objects but no JSON schemas: say `supports = ["tools"]`. It makes no embeddings.',
     ),
     "fireworks": Service(
         title="Fireworks AI",
         base_url="https://api.fireworks.ai/inference/v1",
         key="FIREWORKS_API_KEY",
-        sources=("https://docs.fireworks.ai/tools-sdks/openai-compatibility",),
+        sources=(
+            "https://docs.fireworks.ai/tools-sdks/openai-compatibility",
+            "https://docs.pipecat.ai/server/services/llm/fireworks",
+        ),
         checked="2026-11-23",
     ),
     "gemini": Service(
@@ -101,15 +104,16 @@ SERVICES: Mapping[str, Service] = {
     ),
     "llamacpp": Service(
         title="llama.cpp server",
-        base_url="http://127.0.0.1:8080/v1",
+        base_url="http://127.0.0.1:9931/v1",
         key=None,
         sources=(
             "https://github.com/ggml-org/llama.cpp/blob/master/tools/server/README.md",
-            "https://github.com/ggml-org/llama.cpp/pull/20079",
+            "https://github.com/ggml-org/llama.cpp/pull/20215",
+            "https://github.com/ggml-org/llama.cpp/pull/26508",
         ),
         checked="2026-11-23",
         quirks=Quirks(roles=_NO_DEVELOPER),
-        note="Builds since March 2026 turn `developer` into `system` themselves.",
+        note="Older builds listen at port 8080: say so with `base_url`. Builds since March 2026 know `developer`.",
     ),
     "lmstudio": Service(
         title="LM Studio",

@@ -1,0 +1,41 @@
+#!/usr/bin/env bash
+# Publishes the app of a deployment: scripts/publish.sh RESOURCE_GROUP [DEPLOYMENT]
+# DEPLOYMENT is the name that `az deployment group create` gave it, main unless said. Needs: az (signed in), python3, curl.
+set -euo pipefail
+
+if (($# < 1 || $# > 2)); then
+  echo "usage: scripts/publish.sh RESOURCE_GROUP [DEPLOYMENT]" >&2
+  exit 2
+fi
+group=$1
+deployment=${2:-main}
+cd "$(dirname "$0")/.."
+
+output() { # output NAME: what the deployment says of itself
+  az deployment group show --resource-group "$group" --name "$deployment" --query "properties.outputs.$1.value" --output tsv
+}
+
+app=$(output appName)
+endpoint=$(output endpoint)
+if [[ -z $app ]]; then
+  echo "The deployment '$deployment' in '$group' names no app: deploy infra/main.bicep first." >&2
+  exit 1
+fi
+
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+python3 -m scripts.package "$work/router.zip"
+az functionapp deployment source config-zip --resource-group "$group" --name "$app" --src "$work/router.zip" --build-remote true
+
+# A new package is served by new instances; the first one takes a while to start.
+for _ in {1..30}; do
+  status=$(curl --silent --output "$work/health.json" --write-out '%{http_code}' --max-time 30 "$endpoint/health" || true)
+  if [[ $status == 200 ]]; then
+    echo "$endpoint serves."
+    exit 0
+  fi
+  sleep 5
+done
+echo "$endpoint/health answers $status:" >&2
+cat "$work/health.json" >&2 || true
+exit 1

@@ -1,0 +1,115 @@
+"""What is published: complete, small, and nothing else."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from scripts import package
+from tests.conftest import need_worker_library
+
+ROOT = Path(__file__).resolve().parent.parent
+LARGEST = 2_000_000  # bytes before packing
+AT_THE_TOP = {
+    "function_app.py",
+    "host.json",
+    "requirements.txt",
+    "routes.toml",
+    "routes.azure.toml",
+    "routes.azure-regions.toml",
+}
+KINDS = {".py", ".json", ".txt", ".toml", ".gz", ".html", ".js", ".css", ".svg", ".ico", ".woff2", ".md"}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The package, unpacked as the cloud does."""
+    place = tmp_path_factory.mktemp("package")
+    package.write(place / "router.zip")
+    with zipfile.ZipFile(place / "router.zip") as packed:
+        packed.extractall(place / "app")
+    return place / "app"
+
+
+def test_the_package_has_what_is_deployed_and_nothing_else(folder):
+    files = {path.relative_to(folder) for path in folder.rglob("*") if path.is_file()}
+    assert {str(path) for path in files if len(path.parts) == 1} == AT_THE_TOP
+    assert {path.parts[0] for path in files if len(path.parts) > 1} == {"routing"}
+    assert {path.suffix for path in files} <= KINDS
+
+
+def test_every_module_of_the_router_is_in_the_package(folder):
+    modules = {path.relative_to(ROOT) for path in ROOT.glob("routing/**/*.py")}
+    assert modules == {path.relative_to(folder) for path in folder.glob("routing/**/*.py")}
+
+
+def test_the_package_is_small(folder):
+    assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) < LARGEST
+
+
+def test_the_package_holds_nothing_that_git_does_not_know(folder):
+    """A file of settings or a cache that lies about would be published with the app."""
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
+    known = set(subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\0"))
+    assert {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()} <= known
+
+
+def test_the_same_files_make_the_same_package(tmp_path):
+    first, second = tmp_path / "first.zip", tmp_path / "second.zip"
+    assert package.write(first) == package.write(second)
+    assert first.read_bytes() == second.read_bytes()
+
+
+def test_the_published_app_answers_through_the_real_worker_library(folder):
+    need_worker_library()
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("COV", "ROUTER_"))}
+    environment["PYTHONDONTWRITEBYTECODE"] = "1"  # the folder is the other tests' too
+    command = [sys.executable, str(ROOT / "tests/served_package.py"), str(folder)]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout.splitlines()[-1])
+    assert (told["health"], told["status"]) == ({"status": "ok"}, 200)
+    assert told["answer"]["choices"][0]["message"]["content"]
+    assert [file for file in told["from"] if not Path(file).is_relative_to(folder)] == []
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    for name in (
+        "a.py",
+        "notes.md",
+        "lib/b.py",
+        "lib/notes.md",
+        "lib/__pycache__/b.pyc",
+        "data/keep.txt",
+        "data/drop.txt",
+    ):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(name)
+    return tmp_path
+
+
+def left(project: Path, *rules: str) -> list[str]:
+    (project / ".funcignore").write_text("\n".join(["# what stays", "", *rules]))
+    return [path.as_posix() for path in package.contents(project)]
+
+
+def test_rules_name_files_and_folders_at_any_depth_or_one_path(project):
+    assert left(project, "__pycache__/", "notes.md", "data/drop.txt") == ["a.py", "data/keep.txt", "lib/b.py"]
+
+
+def test_a_rule_for_folders_leaves_files_of_that_name(project):
+    (project / "lib/data").write_text("a file")
+    assert left(project, "data/", "__pycache__/", "*.md") == ["a.py", "lib/b.py", "lib/data"]
+
+
+@pytest.mark.parametrize("rule", ["!notes.md", "**/notes.md"])
+def test_rules_that_the_publishing_tools_read_in_different_ways_are_refused(project, rule):
+    with pytest.raises(ValueError, match="plain names"):
+        left(project, rule)
