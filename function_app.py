@@ -71,7 +71,7 @@ async def health(req: Request) -> Response:
 @app.function_name("ready")
 @app.route(route="ready", methods=["GET"])
 async def ready(req: Request) -> Response:
-    return await api.ready(req)
+    return await status.ready(req)
 
 
 @app.function_name("explain")

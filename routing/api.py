@@ -100,18 +100,6 @@ async def health(request: Request) -> Response:
     return json_response(to_json({"status": "ok"}), request_id)
 
 
-@endpoint
-async def ready(app: App, request: Request, request_id: str) -> Response:
-    """`GET /ready`: 200 when at least one target of every route may be asked now."""
-    shut = sorted(
-        name
-        for name, route in app.config.routes.items()
-        if all(app.health.refusal(target.name) for target in route.targets)
-    )
-    body = {"status": "unavailable" if shut else "ready", "unavailable_routes": shut}
-    return json_response(to_json(body), request_id, status=503 if shut else 200)
-
-
 async def not_found(request: Request) -> Response:
     """Any other path."""
     error = UnknownModel("No such endpoint.", code="unknown_url")

@@ -48,10 +48,21 @@ class Lots:
 
 
 class Planner:
-    """Makes plans by the routes file. `prices` gives the table for targets whose price the file does not state."""
+    """Makes plans by the routes file. `prices` gives the table for targets whose price the file does not state.
 
-    def __init__(self, config: Config, health: Health, prices: Callable[[], Prices], custom: Custom) -> None:
+    `remembered` is how many plans are kept for requests with equal features.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        health: Health,
+        prices: Callable[[], Prices],
+        custom: Custom,
+        remembered: int = REMEMBERED,
+    ) -> None:
         self._config, self._health, self._prices, self._custom = config, health, prices, custom
+        self._most_made = remembered
         self._rates: dict[str, Rates | None] = {}
         self._made: OrderedDict[Hashable, Plan] = OrderedDict()
 
@@ -111,14 +122,18 @@ class Planner:
 
     def _remembered(self, route: Route, strategy: str, facts: AskedFacts) -> Plan:
         """The plan made before for equal facts: all it depends on is in them, and the words about the task are new."""
+        if not self._most_made:
+            return self._new(route, strategy, facts)
         key = (id(route), strategy, *_key(facts))
         made = self._made.get(key)
         if made is None:
-            score = self._strategy(strategy, route)
-            made = self._made[key] = ranked(route.name, strategy, score, route.targets, facts)
-            if len(self._made) > REMEMBERED:
+            made = self._made[key] = self._new(route, strategy, facts)
+            if len(self._made) > self._most_made:
                 self._made.popitem(last=False)
         return made if made.task == facts.task else replace(made, task=facts.task)
+
+    def _new(self, route: Route, strategy: str, facts: AskedFacts) -> Plan:
+        return ranked(route.name, strategy, self._strategy(strategy, route), route.targets, facts)
 
     def _facts(self, features: Features, route: Route, task: Task, lots: Lots, strategy: str) -> AskedFacts:
         """All that the strategies may judge by."""

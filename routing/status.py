@@ -16,9 +16,11 @@ from starlette.responses import Response
 from routing.answers import json_response
 from routing.api import asked_by, body_of, endpoint
 from routing.breaker_state import MANUAL_LONGEST
+from routing.callers import key_in
 from routing.config import Route
 from routing.errors import Forbidden, UnknownModel
 from routing.health import BreakerView
+from routing.selfcheck import checks
 from routing.strategies import expected_seconds, longest_output
 from routing.types import Caller, Decision, Target
 from routing.wire import Wire, parse_object, validated
@@ -45,6 +47,22 @@ class BreakerOrder(Wire):
     action: Literal["isolate", "close", "reset"]
     reason: str = Field(min_length=1, max_length=200)
     seconds: Annotated[float, Field(gt=0, le=MANUAL_LONGEST, strict=False)] | None = None
+
+
+@endpoint
+async def ready(app: App, request: Request, request_id: str) -> Response:
+    """`GET /ready`: 200 when every route has a target that may be asked now; an admin gets the self-check as well."""
+    shut = sorted(
+        name
+        for name, route in app.config.routes.items()
+        if all(app.health.refusal(target.name) for target in route.targets)
+    )
+    body: dict[str, Any] = {"status": "unavailable" if shut else "ready", "unavailable_routes": shut}
+    if key_in(request.headers) is not None:
+        caller = await app.callers.authenticate(request.headers)
+        if caller.role == "admin":
+            body["checks"] = [asdict(check) for check in await checks(app)]
+    return json_response(to_json(body), request_id, status=503 if shut else 200)
 
 
 @endpoint

@@ -51,6 +51,8 @@ class App:
     health: Health
     decisions: Decisions
     providers: Mapping[str, Provider]
+    store: Store | None
+    secrets: Secrets
     planner: Planner
     background: Background
     resources: AsyncExitStack  # closed last: what reads secrets and tokens
@@ -113,12 +115,13 @@ def build(environment: Mapping[str, str]) -> App:
     resources.push_async_callback(secrets.aclose)
     background = Background()
     providers = {name: _provider(name, settings, secrets, identity) for name, settings in loaded.file.providers.items()}
-    health = Health(_breakers(loaded), _store(environment, identity), settings=loaded.file.health)
+    store = _store(environment, identity)
+    health = Health(_breakers(loaded), store, settings=loaded.file.health)
     decisions = Decisions()
     planner = Planner(loaded, health, pricing.bundled, Custom(strategies))
     router = Router(loaded, providers, health, planner, decisions, background)
     callers = Callers(caller_keys(loaded), secrets, _tokens(loaded, resources))
-    return App(loaded, router, callers, health, decisions, providers, planner, background, resources)
+    return App(loaded, router, callers, health, decisions, providers, store, secrets, planner, background, resources)
 
 
 def _readers(environment: Mapping[str, str], identity: Identity, resources: AsyncExitStack) -> dict[str, Read]:

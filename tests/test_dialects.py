@@ -13,7 +13,15 @@ from hypothesis import strategies as some
 
 from routing.completions import Calls, Fragment
 from routing.dialects import Translated, TranslatedStream
-from routing.errors import BadReply, BadRequest, ProviderError, QuotaExhausted, Throttled, Unavailable
+from routing.errors import (
+    BadReply,
+    BadRequest,
+    InvalidRequest,
+    ProviderError,
+    QuotaExhausted,
+    Throttled,
+    Unavailable,
+)
 from routing.messages import Messages, error_body
 from routing.messages_content import UNSIGNED
 from routing.messages_request import as_chat as messages_as_chat
@@ -25,6 +33,7 @@ from routing.responses import Responses
 from routing.responses_content import opened, sealed
 from routing.responses_request import as_chat as responses_as_chat
 from routing.types import Usage
+from routing.wire import ChatRequest
 
 NOTHING = Translated({})
 USED = Usage(input=10, output=5, cached=3, reasoning=2, cache_write=1)
@@ -388,7 +397,8 @@ RESPONSE = [
 async def test_native_events_pass_as_they_are_however_they_are_cut(places):
     for events, reads in ((MESSAGE, MessagesWatch()), (RESPONSE, watch)):
         chunks = [one async for one in native(b"".join(events), places, reads)]
-        assert b"".join(one.data for one in chunks) == b"".join(events)
+        passed = b"".join(one.data for one in chunks)
+        assert passed.strip() == b"".join(events).strip()  # of the last line's end, half ends the event as well
         assert sum(one.tokens for one in chunks) == 1
         assert any(one.meaningful for one in chunks)
         assert {one.model for one in chunks} - {None} <= {"claude", "gpt"}
@@ -457,3 +467,204 @@ def test_anthropics_own_words_about_a_request_are_kept_and_others_are_put_in_its
         },
         "request_id": "req_1",
     }
+
+
+def response_request(**fields: Any) -> Translated:
+    return responses_as_chat({"model": "m", "input": "Hi", **fields})
+
+
+FUNCTION = {"type": "function", "name": "f", "parameters": {"type": "object"}}
+
+
+def test_a_choice_among_allowed_tools_is_carried_over():
+    choice = {"type": "allowed_tools", "mode": "required", "tools": [{"type": "function", "name": "f"}]}
+    among = [{"type": "function", "function": {"name": "f"}}]
+    chat = response_request(tools=[FUNCTION], tool_choice=choice)
+    assert chat.fields["tool_choice"] == {
+        "type": "allowed_tools",
+        "allowed_tools": {"mode": "required", "tools": among},
+    }
+    other = {**choice, "tools": [{"type": "web_search"}]}
+    assert response_request(tools=[FUNCTION], tool_choice=other).beyond == "tool_choice.tools[0].type"
+
+
+BEYOND: dict[str, tuple[dict[str, Any], str]] = {
+    "tool choice": ({"tools": [FUNCTION], "tool_choice": {"type": "web_search"}}, "tool_choice.type"),
+    "moderation": ({"moderation": {"model": "m"}}, "moderation"),
+    "instructions in items": ({"instructions": [{"role": "user", "content": "x"}]}, "instructions"),
+    "item": ({"input": [{"type": "web_search_call", "id": "ws_1"}]}, "input[0].type"),
+    "stored image": (
+        {"input": [{"role": "user", "content": [{"type": "input_image", "file_id": "f"}]}]},
+        "input[0].content[0]",
+    ),
+    "part": ({"input": [{"role": "user", "content": [{"type": "odd"}]}]}, "input[0].content[0].type"),
+}
+
+
+@pytest.mark.parametrize(("fields", "path"), BEYOND.values(), ids=BEYOND)
+def test_what_chat_cannot_say_of_a_response_request_is_noted_by_its_place(fields, path):
+    assert response_request(**fields).beyond == path
+
+
+def test_parts_of_every_kind_are_carried_over():
+    audio = {"data": "AA==", "format": "wav"}
+    parts = [
+        {"type": "input_image", "image_url": "https://x/y.png", "detail": "low"},
+        {"type": "input_file", "filename": "a.pdf", "file_data": "data:application/pdf;base64,AA=="},
+        {"type": "input_audio", "input_audio": audio},
+    ]
+    said = [{"type": "output_text", "text": "No, "}, {"type": "refusal", "refusal": "never."}]
+    given = [{"role": "user", "content": parts}, {"role": "assistant", "content": said}]
+    user, assistant = response_request(input=given).fields["messages"]
+    assert user["content"] == [
+        {"type": "image_url", "image_url": {"url": "https://x/y.png", "detail": "low"}},
+        {"type": "file", "file": {"filename": "a.pdf", "file_data": "data:application/pdf;base64,AA=="}},
+        {"type": "input_audio", "input_audio": audio},
+    ]
+    assert assistant == {"role": "assistant", "content": "No, never."}
+
+
+def test_formats_and_wishes_are_carried_over():
+    chat = response_request(text={"format": {"type": "json_object"}, "verbosity": "low"}, reasoning={"mode": "pro"})
+    assert chat.fields["response_format"] == {"type": "json_object"}
+    assert chat.fields["verbosity"] == "low"
+    assert chat.dropped == ("reasoning.mode",)
+
+
+def messages_request(**fields: Any) -> Translated:
+    return messages_as_chat({"model": "m", "max_tokens": 5, "messages": [{"role": "user", "content": "x"}], **fields})
+
+
+def test_fields_of_a_messages_request_are_carried_over():
+    schema = {"type": "object"}
+    chat = messages_request(
+        metadata={"user_id": "u"},
+        stop_sequences=["x"],
+        temperature=1,
+        output_config={"effort": "max"},
+        output_format={"type": "json_schema", "schema": schema},
+    ).fields
+    assert (chat["user"], chat["stop"], chat["temperature"], chat["reasoning_effort"]) == ("u", ["x"], 1, "xhigh")
+    assert chat["response_format"]["json_schema"] == {"name": "output", "schema": schema, "strict": True}
+
+
+def test_what_only_nudges_anthropic_is_named():
+    tool = {"name": "f", "input_schema": {}, "cache_control": {"type": "ephemeral"}}
+    system = [{"type": "text", "text": "s", "cache_control": {"type": "ephemeral"}}]
+    chat = messages_request(service_tier="standard_only", metadata={"user_id": "u" * 99}, tools=[tool], system=system)
+    assert chat.dropped == ("system[].cache_control", "service_tier", "metadata.user_id", "tools[].cache_control")
+
+
+def test_turns_of_every_kind_are_carried_over():
+    said: list[Any] = [
+        {"role": "system", "content": "s"},
+        {
+            "role": "assistant",
+            "content": [
+                {"type": "thinking", "thinking": "Hm.", "signature": "c2lnbmVk"},
+                {"type": "thinking", "thinking": "So.", "signature": UNSIGNED},
+                {"type": "text", "text": "a"},
+                {"type": "text", "text": "b"},
+            ],
+        },
+        {"role": "user", "content": [{"type": "image", "source": {"type": "url", "url": "https://x/y.png"}}]},
+    ]
+    chat = messages_request(messages=said, system="first")
+    assert chat.fields["messages"] == [
+        {"role": "system", "content": "first"},
+        {"role": "system", "content": "s"},
+        {"role": "assistant", "content": "ab"},
+        {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "https://x/y.png"}}]},
+    ]
+    assert chat.dropped == ("messages[].content[].thinking",)
+    assert chat.places == ("system", "messages[0]", "messages[1]", "messages[2]")
+
+
+@pytest.mark.parametrize(
+    ("fields", "path"),
+    [
+        ({"mcp_servers": [{"url": "x"}]}, "mcp_servers"),
+        ({"container": "c"}, "container"),
+        (
+            {"messages": [{"role": "assistant", "content": [{"type": "server_tool_use"}]}]},
+            "messages[0].content[0].type",
+        ),
+        ({"messages": [{"role": "user", "content": [{"type": "search_result"}]}]}, "messages[0].content[0].type"),
+    ],
+    ids=["servers", "container", "server tool", "search result"],
+)
+def test_what_chat_cannot_say_of_a_messages_request_is_noted_by_its_place(fields, path):
+    assert messages_request(**fields).beyond == path
+
+
+def test_a_choice_of_tools_must_be_of_a_known_kind():
+    with pytest.raises(InvalidRequest) as refused:
+        messages_request(tools=[{"name": "f", "input_schema": {}}], tool_choice={"type": "odd"})
+    assert refused.value.param == "tool_choice.type"
+
+
+@pytest.mark.parametrize("data", [b"[]", b"{", b'"x"'])
+async def test_native_events_that_are_no_objects_are_a_bad_reply(data):
+    with pytest.raises(BadReply):
+        [one async for one in native(b"data: " + data + b"\n\n", (), watch)]
+
+
+KINDS = """
+text image document tool_use tool_result thinking message function function_call function_call_output reasoning
+input_text input_image input_file base64 url json_schema tool any allowed_tools
+"""
+NAMES = """
+type role content text source input name id call_id tool_use_id arguments output parameters input_schema schema format
+effort tools image_url data media_type url signature encrypted_content user_id
+"""
+_KINDS, _NAMES = some.sampled_from(KINDS.split()), some.sampled_from(NAMES.split())
+JSON = some.recursive(
+    some.none() | some.booleans() | some.integers(-2, 2) | some.sampled_from(["", "x", "text", "user", "function"]),
+    lambda inner: some.lists(inner, max_size=3) | some.dictionaries(_NAMES, inner, max_size=4),
+    max_leaves=12,
+)
+BLOCKS = some.dictionaries(_NAMES, JSON, max_size=5).flatmap(
+    lambda block: _KINDS.map(lambda kind: {**block, "type": kind})
+)
+TURNS = some.lists(
+    some.builds(
+        lambda role, content: {"role": role, "content": content},
+        some.sampled_from(["user", "assistant", "system"]),
+        some.lists(BLOCKS, max_size=3) | JSON,
+    ),
+    max_size=3,
+)
+WILD = some.fixed_dictionaries(
+    {},
+    optional={
+        "system": JSON,
+        "instructions": JSON,
+        "metadata": JSON,
+        "thinking": JSON,
+        "output_config": JSON | BLOCKS,
+        "text": JSON | BLOCKS,
+        "reasoning": JSON,
+        "tools": some.lists(BLOCKS, max_size=2) | JSON,
+        "tool_choice": BLOCKS | JSON,
+        "stop_sequences": JSON,
+        "conversation": JSON,
+        "include": JSON,
+    },
+)
+
+
+@given(WILD, TURNS | some.lists(BLOCKS, max_size=4) | JSON)
+@settings(max_examples=400, deadline=None)
+def test_a_request_is_translated_or_refused_at_a_place_whatever_is_in_it(fields, turns):
+    for read, whole in (
+        (messages_as_chat, {**fields, "model": "m", "max_tokens": 1, "messages": turns}),
+        (responses_as_chat, {**fields, "model": "m", "input": turns}),
+    ):
+        try:
+            translated = read(whole)
+        except InvalidRequest as refused:
+            assert refused.param
+        else:
+            ChatRequest.of(translated.fields)
+            dialect = Messages if read is messages_as_chat else Responses
+            dialect(whole, translated, {}).untouched(whole)

@@ -25,7 +25,7 @@ RINGS = {
     "flow": "beside_chat catalogue completions config custom detector dialects failover features messages "
     "messages_content messages_request messages_stream planner reading refusals relay responses responses_content responses_items responses_request "
     "responses_stream router routes_file",
-    "edge": "answers api credentials messages_api openai_api responses_api status wiring",
+    "edge": "answers api credentials selfcheck messages_api openai_api responses_api status wiring",
 }
 ORDER = list(RINGS)
 RING = {f"routing.{name}": ring for ring, names in RINGS.items() for name in names.split()}

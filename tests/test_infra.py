@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from routing import config
+from routing import config, errors
 from tests.bicep import Bicep, Failed, Resource, evaluate, named, text, walk
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -40,6 +40,7 @@ AWAITED_TELEMETRY = {
     "router.task",
 }
 
+PLATFORM_OPERATION = "SecretGet"  # of the vault's audit log
 READ_BY_THE_HOST = {
     "AzureWebJobsStorage__accountName",
     "AzureWebJobsStorage__credential",
@@ -369,8 +370,17 @@ def test_queries_name_only_what_telemetry_emits():
     assert {name for query in queries().values() for name in names_in(query)} - emitted == set()
 
 
+def test_queries_and_pages_name_only_errors_that_there_are():
+    table = re.findall(r"^\| (`\w+`.*?) \|", (ROOT / "docs/operations/provider-down.md").read_text(), re.MULTILINE)
+    in_pages = {name for row in table for name in re.findall(r"`(\w+)`", row)}
+    in_queries = {name for query in queries().values() for name in re.findall(r'"([A-Z][a-z]+[A-Z]\w+)"', query)}
+    assert len(in_pages) > 5
+    assert "NoTarget" in in_queries
+    assert {name for name in in_pages | in_queries if not hasattr(errors, name)} - {PLATFORM_OPERATION} == set()
+
+
 def test_the_reader_of_queries_sees_names():
-    assert names_in('where name == "llm.cost.usd" | extend x = customDimensions["router.task"], y = "no_target"') == {
+    assert names_in('where name == "llm.cost.usd" | extend x = customDimensions["router.task"], y = "NoTarget"') == {
         "llm.cost.usd",
         "router.task",
     }
@@ -475,3 +485,24 @@ def test_the_deployment_signs_in_with_openid_connect_and_shows_what_a_pull_reque
     assert workflow.count("infra/main.parameters.json") == 2
     [script] = re.findall(r"run: (scripts/\S+)", workflow)
     assert (ROOT / script).stat().st_mode & 0o111
+
+
+PAGES = [ROOT / "docs/deploy.md", ROOT / "docs/operations.md", *sorted(ROOT.glob("docs/operations/*.md"))]
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def broken(page: Path, target: str, anchor: str) -> bool:
+    there = (page.parent / target).resolve() if target else page
+    return not there.is_file() or bool(anchor and anchor not in anchors(there))
+
+
+def test_links_between_pages_lead_somewhere():
+    link = re.compile(r"\]\((?!https?://)([^)#]*)(?:#([^)]+))?\)")
+    links = [(page, *found) for page in PAGES for found in link.findall(page.read_text(encoding="utf-8"))]
+    assert len(links) > 20
+    assert [(page.name, target, anchor) for page, target, anchor in links if broken(page, target, anchor)] == []

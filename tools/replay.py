@@ -155,7 +155,8 @@ def build(routes: Path, prices: Path | None) -> Replay:
     if errors:
         raise Unusable("\n".join(errors))
     then = Then()
-    return Replay(loaded, Planner(loaded, then, lambda: table_of_prices, Custom(strategies)), then)
+    planner = Planner(loaded, then, lambda: table_of_prices, Custom(strategies), remembered=0)  # hardly two are alike
+    return Replay(loaded, planner, then)
 
 
 def _prices(path: Path | None) -> Prices:

@@ -43,6 +43,7 @@ class AnthropicProvider(Provider):
         self.name = name
         self._credential = credential
         self._url = httpx.URL(base_url.rstrip("/").removesuffix("/v1") + "/v1/messages")
+        self._models_url = self._url.copy_with(path=self._url.path.removesuffix("messages") + "models")
         self._count_url = httpx.URL(f"{self._url}/count_tokens")
         self._version = {"anthropic-version": version}
         self._options = Options(default_max_tokens, sampling)
@@ -58,6 +59,10 @@ class AnthropicProvider(Provider):
         body, dropped = messages_request(target, request, self._options)
         response = await self._events(to_json({**body, "stream": True}))
         return AnthropicStream(self._http, response, tell_usage=request.wants_usage, dropped=dropped)
+
+    async def check(self, target: Target) -> None:
+        headers = {**self._version, **await self._credential.headers()}
+        await self._http.read(await self._accepted(await self._http.get(self._models_url, headers)))
 
     def speaks(self, protocol: Protocol) -> bool:
         return protocol in ("messages", "count_tokens")
@@ -90,7 +95,10 @@ class AnthropicProvider(Provider):
     async def _post(self, url: httpx.URL, body: bytes, given: Mapping[str, str] = _NONE) -> httpx.Response:
         """`given` are the caller's headers: who speaks the protocol itself says in which version."""
         headers = {**self._version, **given, **await self._credential.headers()}
-        response = await self._http.post(url, headers, body)
+        return await self._accepted(await self._http.post(url, headers, body))
+
+    async def _accepted(self, response: httpx.Response) -> httpx.Response:
+        """The response if it is a 200; else raises what its status and error mean."""
         if response.status_code == 200:
             return response
         error = await self._error(response)

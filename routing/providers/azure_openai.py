@@ -13,7 +13,7 @@ import httpx
 from pydantic import AnyHttpUrl, Field, model_validator
 
 from routing.providers.base import Credential, Provider, ProviderSettings
-from routing.providers.openai import CHAT, COMPLETIONS, EMBEDDINGS, Address, OpenAIProvider
+from routing.providers.openai import CHAT, COMPLETIONS, EMBEDDINGS, MODELS, Address, OpenAIProvider
 from routing.types import Target
 
 KEY_HEADER = ("api-key", "")
@@ -55,11 +55,13 @@ def _v1(settings: AzureOpenAISettings) -> str:
 
 def _address(settings: AzureOpenAISettings) -> Address:
     if settings.api_version is None:
-        urls = {kind: httpx.URL(f"{_v1(settings)}/{kind}") for kind in (CHAT, EMBEDDINGS, COMPLETIONS)}
+        urls = {kind: httpx.URL(f"{_v1(settings)}/{kind}") for kind in (CHAT, EMBEDDINGS, COMPLETIONS, MODELS)}
         return lambda _, kind: urls[kind]
     base, version = str(settings.endpoint).rstrip("/"), settings.api_version
 
     def classic(target: Target, kind: str) -> httpx.URL:
+        if kind == MODELS:
+            return httpx.URL(f"{base}/openai/models?api-version={version}")
         return httpx.URL(f"{base}/openai/deployments/{quote(target.model, safe='')}/{kind}?api-version={version}")
 
     return classic

@@ -140,6 +140,10 @@ class Provider(ABC):
     async def stream(self, target: Target, request: ChatRequest) -> Stream:
         """Opens the stream: the provider has accepted the request. Raises as `chat` does."""
 
+    @abstractmethod
+    async def check(self, target: Target) -> None:
+        """Whether the provider is there and takes our key, by a call that costs nothing. Raises as `chat` does."""
+
     async def embed(self, target: Target, request: EmbeddingRequest) -> Reply:
         """Vectors. Raises as `chat` does; for targets that support embeddings only."""
         raise NotFound("The provider has no embeddings.")

@@ -35,8 +35,15 @@ class Http:
 
     async def post(self, url: httpx.URL, headers: Mapping[str, str], body: bytes) -> httpx.Response:
         """The response with its head read and its body still to come. Raises Unavailable, or TooSlow to connect."""
+        return await self._send("POST", url, headers, body)
+
+    async def get(self, url: httpx.URL, headers: Mapping[str, str]) -> httpx.Response:
+        """The same for what is only looked at."""
+        return await self._send("GET", url, headers, b"")
+
+    async def _send(self, method: str, url: httpx.URL, headers: Mapping[str, str], body: bytes) -> httpx.Response:
         request = httpx.Request(
-            "POST", url, headers=[*_HEADERS, *headers.items()], content=body, extensions=_EXTENSIONS
+            method, url, headers=[*_HEADERS, *headers.items()], content=body, extensions=_EXTENSIONS
         )
         with _failing_as(Unavailable, "could not be reached"):
             return await self._pool().handle_async_request(request)

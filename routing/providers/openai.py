@@ -30,7 +30,7 @@ DONE = b"data: [DONE]\n\n"
 KEY_HEADER = ("authorization", "Bearer ")
 _EVENT_STREAM = "text/event-stream"
 _OPENAI = "api.openai.com"
-CHAT, EMBEDDINGS, COMPLETIONS = "chat/completions", "embeddings", "completions"  # below a base address
+CHAT, EMBEDDINGS, COMPLETIONS, MODELS = "chat/completions", "embeddings", "completions", "models"  # below a base
 Address = Callable[[Target, str], httpx.URL]  # where a target's requests of one of these kinds go
 _PLAIN = Quirks()
 
@@ -76,7 +76,7 @@ def build(name: str, settings: OpenAISettings, credential: Credential) -> Provid
     if base_url.path == "/":
         base_url = base_url.copy_with(path="/v1")  # where every compatible server has it
     base = str(base_url).rstrip("/")
-    urls = {kind: httpx.URL(f"{base}/{kind}") for kind in (CHAT, EMBEDDINGS, COMPLETIONS)}
+    urls = {kind: httpx.URL(f"{base}/{kind}") for kind in (CHAT, EMBEDDINGS, COMPLETIONS, MODELS)}
     row = settings.row
     has_responses = base_url.host == _OPENAI if settings.responses is None else settings.responses
     return OpenAIProvider(
@@ -143,11 +143,13 @@ class OpenAIProvider(Provider):
         payload, dropped = _payload(target, request, quirks, ask_usage=self._stream_usage)
         response = await self._post(self._address(target, kind), payload)
         if not response.headers.get("content-type", _EVENT_STREAM).startswith(_EVENT_STREAM):
-            _completion(
-                await self._http.read(response)
-            )  # raises when it is an error, which tells more than what follows
+            _completion(await self._http.read(response))  # raises when it is an error, which tells more
             raise BadReply("The provider answered a streamed request in one piece.")
         return OpenAIStream(self._http, response, hide_usage=hide_usage, dropped=dropped)
+
+    async def check(self, target: Target) -> None:
+        url, headers = self._address(target, MODELS), await self._credential.headers()
+        await self._http.read(await self._accepted(await self._http.get(url, headers)))
 
     def speaks(self, protocol: Protocol) -> bool:
         return protocol == "responses" and self._responses_url is not None
@@ -172,7 +174,11 @@ class OpenAIProvider(Provider):
         return self._responses_url
 
     async def _post(self, url: httpx.URL, body: bytes, given: Mapping[str, str] | None = None) -> httpx.Response:
-        response = await self._http.post(url, {**(given or {}), **await self._credential.headers()}, body)
+        headers = {**(given or {}), **await self._credential.headers()}
+        return await self._accepted(await self._http.post(url, headers, body))
+
+    async def _accepted(self, response: httpx.Response) -> httpx.Response:
+        """The response if it is a 200; else raises what its status and error mean."""
         if response.status_code == 200:
             return response
         error = await self._error(response)

@@ -1,0 +1,57 @@
+"""The self-check of a deployment: what the router depends on, whether it can be had, and what mends it if not."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Iterator
+from dataclasses import dataclass
+
+from routing.config import Config
+from routing.documents import StoreError
+from routing.errors import ProviderError
+from routing.fresh import SecretUnavailable
+from routing.wiring import App
+
+SECONDS = 5.0  # for each dependency; all are asked at once
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One dependency. `detail` says what is wrong and, where it can be told, the role or setting that mends it."""
+
+    name: str
+    ok: bool
+    detail: str = ""
+
+
+async def checks(app: App) -> list[Check]:
+    """Every dependency that the routes file and the app settings name, in their order."""
+    return list(await asyncio.gather(*(_checked(name, work) for name, work in _all(app))))
+
+
+def _all(app: App) -> Iterator[tuple[str, Awaitable[object]]]:
+    if app.store is not None:
+        yield "table", app.store.load_all()
+    for reference in _vaulted(app.config):
+        yield reference, app.secrets.get(reference)
+    for name, provider in app.providers.items():
+        target = next((each for each in app.config.targets.values() if each.provider == name), None)
+        if target is not None:
+            yield f"provider {name}", provider.check(target)
+
+
+def _vaulted(config: Config) -> list[str]:
+    return list(dict.fromkeys(reference for _, reference in config.references() if reference.startswith("keyvault:")))
+
+
+async def _checked(name: str, work: Awaitable[object]) -> Check:
+    try:
+        async with asyncio.timeout(SECONDS):
+            await work
+    except TimeoutError:
+        return Check(name, False, f"no answer within {SECONDS:.0f} s")
+    except ProviderError as error:
+        return Check(name, False, f"{type(error).__name__}: {error}")
+    except (StoreError, SecretUnavailable) as error:
+        return Check(name, False, str(error))
+    return Check(name, True)
