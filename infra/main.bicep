@@ -5,7 +5,7 @@ metadata name = 'LLM router'
 metadata description = 'A function app that routes requests to language models, with what it needs and no stored secret.'
 
 @description('A model that every Azure OpenAI account of this deployment serves.')
-type deployment = {
+type modelDeployment = {
   @description('What the routes file calls `model`. Named for its model, its price is known before the call.')
   @minLength(2)
   @maxLength(64)
@@ -103,7 +103,7 @@ param openAiSecondLocation string = ''
 
 @description('The models of each account.')
 @maxLength(32)
-param openAiDeployments deployment[] = [
+param openAiDeployments modelDeployment[] = [
   { name: 'gpt-5-mini', model: 'gpt-5-mini', version: '2025-08-07', sku: 'GlobalStandard', capacity: 50 }
   { name: 'gpt-5-nano', model: 'gpt-5-nano', version: '2025-08-07', sku: 'GlobalStandard', capacity: 50 }
 ]
@@ -116,7 +116,7 @@ param privateNetwork bool = false
 @description('Whether the router itself can be reached from the internet. If not, only from the private network.')
 param publicEndpoint bool = true
 
-@description('IPv4 addresses or ranges that may reach storage and vault from outside the private network, to set secrets and publish.')
+@description('Public IPv4 addresses, or ranges up to /30, that may reach storage and vault from outside the private network, to set secrets and publish.')
 @maxLength(200)
 param operatorAddresses string[] = []
 

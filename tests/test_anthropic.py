@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from dataclasses import replace
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Any
 
 import pytest

@@ -127,7 +127,8 @@ REFUSALS = [
     (
         "an unknown feature",
         '[targets.c]\nprovider = "p"\nmodel = "m"\nsupports = ["tools", "magic"]',
-        "targets.c.supports[1]: Input should be 'tools', 'vision', 'audio', 'json_schema', 'embeddings' or 'completions'",
+        "targets.c.supports[1]: Input should be 'tools', 'vision', 'audio', 'json_schema', 'embeddings' or "
+        "'completions'",
     ),
     (
         "half a price",

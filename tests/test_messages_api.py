@@ -478,3 +478,16 @@ def test_what_a_provider_refuses_is_told_by_its_name_in_the_request_as_it_came(s
     error = answer.json()["error"]
     assert (answer.status_code, error["details"]["param"]) == (400, "max_tokens")
     assert "max_completion_tokens" not in error["message"]
+
+
+def test_the_sdks_beta_features_reach_anthropic_and_are_answered_elsewhere(stage):
+    one, two = stage.standin("anthropic", "one"), stage.standin(name="two")
+    stage.serve(one, two)
+    asked: dict[str, Any] = {"max_tokens": 500, "messages": HELLO, "betas": ["context-1m-2025-08-07"]}
+    with sdk(stage) as client:
+        for standin in (one, two):
+            answer = client.beta.messages.create(**asked, model=standin.name)
+            assert answer.content[0].type == "text"
+            assert answer.content[0].text == heard(standin)
+    assert one.requests[0].asked.headers["anthropic-beta"] == "context-1m-2025-08-07"
+    assert "anthropic-beta" not in two.requests[0].asked.headers

@@ -113,3 +113,53 @@ def test_a_rule_for_folders_leaves_files_of_that_name(project):
 def test_rules_that_the_publishing_tools_read_in_different_ways_are_refused(project, rule):
     with pytest.raises(ValueError, match="plain names"):
         left(project, rule)
+
+
+AZ = """#!/usr/bin/env bash
+echo "$*" >> "$ASKED"
+case "$*" in
+  *outputs.appName*) echo "$APP" ;;
+  *outputs.endpoint*) echo https://router.example.com ;;
+  *config-zip*) python3 -m zipfile --test "${@: -3:1}" ;;
+esac
+"""
+CURL = """#!/usr/bin/env bash
+echo "$*" >> "$ASKED"
+printf 200
+"""
+
+
+def publish(tmp_path: Path, app: str, *arguments: str) -> tuple[subprocess.CompletedProcess[str], list[str]]:
+    """What scripts/publish.sh says, and what it asked of commands that stand in for az and curl."""
+    for name, text in {"az": AZ, "curl": CURL}.items():
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(0o755)
+    asked = tmp_path / "asked"
+    asked.touch()
+    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "ASKED": str(asked), "APP": app}
+    command = [str(ROOT / "scripts/publish.sh"), *arguments]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=30, check=False)
+    return done, asked.read_text().splitlines()
+
+
+def test_publishing_hands_over_the_package_to_be_built_there_and_waits_until_it_serves(tmp_path):
+    done, asked = publish(tmp_path, "llm-router-x", "group")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.endswith("https://router.example.com serves.\n")
+    [handed] = [line for line in asked if "config-zip" in line]
+    assert "--resource-group group --name llm-router-x" in handed
+    assert handed.endswith(".zip --build-remote true")
+    assert asked[-1].endswith("https://router.example.com/health")
+
+
+def test_publishing_without_a_deployment_says_what_to_do(tmp_path):
+    done, asked = publish(tmp_path, "", "group", "other")
+    assert done.returncode == 1
+    assert "deploy infra/main.bicep first" in done.stderr
+    assert not [line for line in asked if "config-zip" in line]
+
+
+def test_publishing_without_a_group_says_how_to_use_it(tmp_path):
+    done, asked = publish(tmp_path, "")
+    assert (done.returncode, asked) == (2, [])
+    assert done.stderr.startswith("usage: scripts/publish.sh RESOURCE_GROUP")

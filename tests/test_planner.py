@@ -516,6 +516,9 @@ class Echo(Provider):
     async def stream(self, target: Target, request: ChatRequest) -> Stream:
         raise NotImplementedError
 
+    async def check(self, target: Target) -> None:
+        raise NotImplementedError
+
     async def aclose(self) -> None:
         pass
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from local.providers import Behaviour
 from tests.routes_for import Stage
 
 ADMIN = {"key": "env:ROUTER_TEST_CALLER", "role": "admin"}

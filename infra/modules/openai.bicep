@@ -1,7 +1,7 @@
 // An Azure OpenAI account that takes tokens only, and its models.
 
 @description('A model of the account.')
-type deployment = {
+type modelDeployment = {
   @description('What the routes file calls `model`.')
   name: string
   @description('The model, as Azure names it.')
@@ -29,7 +29,7 @@ param networkLocation string
 param tags object
 
 @description('The models.')
-param deployments deployment[]
+param deployments modelDeployment[]
 
 @description('Reach it through a private endpoint only.')
 param isPrivate bool

@@ -34,6 +34,7 @@ param tableZoneId string
 
 var blobDataOwner = 'b7e6dc6d-f1e8-4753-8033-0f276bb0955b'
 var tableDataContributor = '0a9a7e1f-b9d0-4cc4-a60d-0319b160aaa3'
+var container = 'packages'
 var tableNames = ['RouterState', 'RouterUsage', 'RouterDecisions']
 
 resource account 'Microsoft.Storage/storageAccounts@2025-01-01' = {
@@ -61,7 +62,7 @@ resource account 'Microsoft.Storage/storageAccounts@2025-01-01' = {
     name: 'default'
 
     resource packages 'containers' = {
-      name: 'packages'
+      name: container
       properties: { publicAccess: 'None' }
     }
   }
@@ -131,4 +132,4 @@ output name string = account.name
 output tablesEndpoint string = account.properties.primaryEndpoints.table
 
 @description('The address of the container of packages.')
-output packageContainer string = '${account.properties.primaryEndpoints.blob}${account::blobs::packages.name}'
+output packageContainer string = '${account.properties.primaryEndpoints.blob}${container}'
