@@ -7,12 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 
-@dataclass(frozen=True, slots=True)
-class Page:
-    """The rows of a partition, and a mark by which to ask for those that change later."""
-
-    rows: Mapping[str, Mapping[str, Any]]
-    mark: str | None = None
+Page = tuple[Mapping[str, Mapping[str, Any]], str | None]  # rows by name, and a mark to ask by for later changes
 
 
 class Rows(Protocol):
@@ -50,8 +45,8 @@ class InMemoryRows:
 
     async def read(self, partition: str, mark: str | None = None) -> Page:
         since = int(mark or 0)
-        found = {key[1]: document for key, document in self.rows.items() if key[0] == partition and self.changed[key] >= since}
-        return Page(found, str(self.writes))
+        keys = [key for key in self.rows if key[0] == partition and self.changed[key] >= since]
+        return {key[1]: self.rows[key] for key in keys}, str(self.writes)
 
     async def drop(self, partition: str, row: str) -> None:
         self.rows.pop((partition, row), None)

@@ -107,6 +107,30 @@ ROLES = {
 }
 
 
+VERSIONS = {
+    "Microsoft.Authorization/roleAssignments": "2022-04-01",
+    "Microsoft.CognitiveServices/accounts": "2025-06-01",
+    "Microsoft.CognitiveServices/accounts/deployments": "2025-06-01",
+    "Microsoft.Insights/actionGroups": "2023-01-01",
+    "Microsoft.Insights/components": "2020-02-02",
+    "Microsoft.Insights/diagnosticSettings": "2021-05-01-preview",  # there is no stable one
+    "Microsoft.Insights/scheduledQueryRules": "2023-12-01",
+    "Microsoft.Insights/workbooks": "2023-06-01",
+    "Microsoft.KeyVault/vaults": "2024-11-01",
+    "Microsoft.ManagedIdentity/userAssignedIdentities": "2024-11-30",
+    "Microsoft.Network/privateDnsZones": "2024-06-01",
+    "Microsoft.Network/privateDnsZones/virtualNetworkLinks": "2024-06-01",
+    "Microsoft.Network/privateEndpoints": "2024-05-01",
+    "Microsoft.Network/virtualNetworks": "2024-05-01",
+    "Microsoft.OperationalInsights/workspaces": "2025-02-01",
+    "Microsoft.SignalRService/signalR": "2024-03-01",
+    "Microsoft.Storage/storageAccounts": "2025-01-01",
+    "Microsoft.Storage/storageAccounts/tableServices/tables": "2025-01-01",
+    "Microsoft.Web/serverfarms": "2024-04-01",
+    "Microsoft.Web/sites": "2024-04-01",
+}
+
+
 @cache
 def strings_in_code() -> frozenset[str]:
     """Every string constant of what is deployed."""
@@ -137,6 +161,11 @@ def test_every_file_is_bicep():
 def test_the_reader_sees_a_fault(tmp_path):
     (tmp_path / "broken.bicep").write_text("param name string =\nresource x 'A/b@1' = {\n")
     assert Bicep(tmp_path / "broken.bicep").faults()
+
+
+def test_every_resource_type_is_one_we_know_at_one_version():
+    used = {(each.type, each.version) for file in FILES.values() for each in file.resources() if each.version}
+    assert used == set(VERSIONS.items())
 
 
 @pytest.mark.parametrize("file", FILES.values(), ids=FILES)

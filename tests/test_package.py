@@ -74,7 +74,7 @@ def test_the_published_app_answers_through_the_real_worker_library(folder):
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout.splitlines()[-1])
-    assert (told["health"], told["status"]) == ({"status": "ok"}, 200)
+    assert (told["health"], told["status"]) == ({"status": "ok"}, 200), done.stderr
     assert told["answer"]["choices"][0]["message"]["content"]
     assert [file for file in told["from"] if not Path(file).is_relative_to(folder)] == []
 

@@ -12,11 +12,12 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 import httpx
-from pydantic_core import from_json, to_json
+from pydantic_core import to_json
 
 from routing.errors import BadReply, ProviderError, QuotaExhausted
 from routing.providers.classify import from_status
 from routing.providers.http import passed_headers
+from routing.providers.native import an_object
 from routing.types import Usage
 
 THINKING = frozenset({"thinking", "redacted_thinking"})  # blocks that must come back unchanged with a tool's result
@@ -123,17 +124,6 @@ def usage_of(counts: Mapping[str, Any]) -> Usage:
         reasoning=_count(details, "thinking_tokens") if isinstance(details, dict) else 0,
         cache_write=_count(counts, "cache_creation_input_tokens"),
     )
-
-
-def an_object(data: bytes) -> dict[str, Any]:
-    """JSON that must be an object. Raises BadReply."""
-    try:
-        fields = from_json(data)
-    except ValueError:
-        raise BadReply("The provider sent something that is not JSON.") from None
-    if not isinstance(fields, dict):
-        raise BadReply("The provider sent something that is not an object.")
-    return fields
 
 
 def member(fields: Mapping[str, Any], name: str) -> dict[str, Any]:

@@ -15,7 +15,6 @@ from pydantic_core import to_json
 
 from routing.errors import BadReply, ProviderError
 from routing.providers.anthropic_reply import (
-    an_object,
     call_object,
     completion_head,
     finish,
@@ -29,6 +28,7 @@ from routing.providers.anthropic_reply import (
 )
 from routing.providers.base import Chunk, Stream
 from routing.providers.http import Http
+from routing.providers.native import an_object
 from routing.providers.sse import EventSplitter, ServerSentEvent
 from routing.types import Usage
 

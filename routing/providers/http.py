@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
 
 import httpx
 
-from routing.errors import BadReply, TooSlow, Unavailable
+from routing.errors import BadReply, ProviderError, TooSlow, Unavailable
 from routing.providers.base import PASSED_HEADERS
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 CONNECT_SECONDS = 5.0
 KEEPALIVE_SECONDS = 30.0  # shorter than any provider's own, so that we rarely write into a closing connection
 MAX_CONNECTIONS = 1_000
+DRAIN_SECONDS = 1.0  # for the end of a body after its last word
 LARGEST_REPLY = 64 * 1024 * 1024  # bytes
 
 
@@ -117,6 +119,14 @@ def _failures() -> tuple[type[Exception], ...]:
     import aiohttp
 
     return (httpx.HTTPError, httpx.StreamError, aiohttp.ClientError, OSError, ValueError)
+
+
+async def drain(pieces: AsyncIterator[bytes]) -> None:
+    """Reads on to the end of a body after its last word, for a moment: then the connection can be used again."""
+    with suppress(TimeoutError, ProviderError):
+        async with asyncio.timeout(DRAIN_SECONDS):
+            async for _ in pieces:
+                pass
 
 
 def retry_after(headers: httpx.Headers) -> float | None:

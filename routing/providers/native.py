@@ -6,9 +6,7 @@ and OpenAI's reference of the streaming events of Responses, as of November 2026
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,11 +15,9 @@ from pydantic_core import from_json
 
 from routing.errors import BadReply, ProviderError
 from routing.providers.base import Chunk, Stream
-from routing.providers.http import Http
+from routing.providers.http import Http, drain
 from routing.providers.sse import EventSplitter, ServerSentEvent
 from routing.types import Usage
-
-DRAIN_SECONDS = 1.0  # for the end of a body after its last word
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,11 +59,8 @@ class NativeStream(Stream):
             raise failure or BadReply("The provider's stream ended before the answer did.")
 
     async def aclose(self) -> None:
-        if self._done:  # what may still come is the end of the body: read, and the connection can be used again
-            with suppress(TimeoutError, ProviderError):
-                async with asyncio.timeout(DRAIN_SECONDS):
-                    async for _ in self._pieces:
-                        pass
+        if self._done:
+            await drain(self._pieces)
         await self._response.aclose()
 
     def _read(self, events: Iterable[ServerSentEvent]) -> tuple[Chunk | None, ProviderError | None]:

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from contextlib import suppress
 from typing import Annotated, Any, Literal
 
 import httpx
 from pydantic import AfterValidator, AnyHttpUrl, Field, model_validator
-from pydantic_core import from_json, to_json
+from pydantic_core import to_json
 
 from routing.errors import BadReply, ProviderError, Unauthorized
 from routing.providers.base import Chunk, Credential, Native, Protocol, Provider, ProviderSettings, Reply, Stream
 from routing.providers.classify import error_object, from_error_in_reply, from_status
 from routing.providers.embeddings import check_vectors
-from routing.providers.http import Http, passed_headers, retry_after
-from routing.providers.native import NativeStream
+from routing.providers.http import Http, drain, passed_headers, retry_after
+from routing.providers.native import NativeStream, an_object
 from routing.providers.quirks import Quirks, QuirkSettings, shaped
 from routing.providers.responses import read_response, watch
 from routing.providers.services import SERVICES, Service
@@ -25,7 +23,6 @@ from routing.requests import AnyRequest, CompletionRequest, EmbeddingRequest
 from routing.types import Target
 from routing.wire import ChatRequest, usage_of
 
-DRAIN_SECONDS = 1.0  # for the end of a body after its last word
 DONE = b"data: [DONE]\n\n"
 KEY_HEADER = ("authorization", "Bearer ")
 _EVENT_STREAM = "text/event-stream"
@@ -225,11 +222,8 @@ class OpenAIStream(Stream):
             yield _merged([*chunks, *([] if self._done else [Chunk(DONE)])])
 
     async def aclose(self) -> None:
-        if self._done:  # what may still come is the end of the body: read, and the connection can be used again
-            with suppress(TimeoutError, ProviderError):
-                async with asyncio.timeout(DRAIN_SECONDS):
-                    async for _ in self._pieces:
-                        pass
+        if self._done:
+            await drain(self._pieces)
         await self._response.aclose()
 
     def _unfinished(self) -> bool:
@@ -255,7 +249,7 @@ class OpenAIStream(Stream):
                 raise BadReply("The provider's stream ended before the answer did.")
             self._done = True
             return Chunk(DONE)
-        fields = _object(event.data)
+        fields = an_object(event.data)
         if error := fields.get("error"):
             raise from_error_in_reply(error if isinstance(error, dict) else {})
         choices = fields.get("choices")
@@ -314,7 +308,7 @@ def _completion(body: bytes) -> dict[str, Any]:
 
 def _unfailed(body: bytes) -> dict[str, Any]:
     """A whole reply. Raises what an error inside it means."""
-    fields = _object(body)
+    fields = an_object(body)
     if error := fields.get("error"):
         raise from_error_in_reply(error if isinstance(error, dict) else {})
     return fields
@@ -328,16 +322,6 @@ def _payload(
         return request.payload(target.model, ask_usage=ask_usage), ()
     fields, dropped = shaped(request.outgoing(target.model, ask_usage=ask_usage), quirks)
     return to_json(fields), dropped
-
-
-def _object(data: bytes) -> dict[str, Any]:
-    try:
-        fields = from_json(data)
-    except ValueError:
-        raise BadReply("The provider sent something that is not JSON.") from None
-    if not isinstance(fields, dict):
-        raise BadReply("The provider sent something that is not an object.")
-    return fields
 
 
 def _text(value: Any) -> str | None:
