@@ -97,7 +97,12 @@ async def fleet(
         members = []
         for number, (process, url) in enumerate(zip(processes, urls, strict=True)):
             client = httpx.AsyncClient(
-                base_url=url, headers={"authorization": f"Bearer {KEY}"}, timeout=20, trust_env=False, verify=NO_TLS
+                base_url=url,
+                headers={"authorization": f"Bearer {KEY}"},
+                timeout=20,
+                trust_env=False,
+                verify=NO_TLS,
+                limits=httpx.Limits(keepalive_expiry=1),  # the host closes what was idle for 5 s, at any moment then
             )
             members.append(Member(f"member-{number}", process, await stack.enter_async_context(client)))
         for answer in await asyncio.gather(*(member.client.get("/health") for member in members if warm)):
