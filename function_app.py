@@ -3,9 +3,21 @@
 import azure.functions as func
 from azurefunctions.extensions.http.fastapi import Request, Response
 
-from routing import api, openai_api, status
+from routing import api, openai_api, page, status, usage_api
 
 app = func.FunctionApp(http_auth_level=func.AuthLevel.ANONYMOUS)  # callers are ours to check: clients send Bearer keys
+
+
+@app.function_name("page")
+@app.route(route="{ignored:maxlength(0)?}", methods=["GET"])  # the root: an empty route would mean the function's name
+async def root(req: Request) -> Response:
+    return await page.page(req)
+
+
+@app.function_name("chat_component")
+@app.route(route="llm-chat.js", methods=["GET"])
+async def chat_component(req: Request) -> Response:
+    return await page.component(req)
 
 
 @app.function_name("chat_completions")
@@ -92,10 +104,24 @@ async def decisions(req: Request) -> Response:
     return await status.decisions(req)
 
 
+@app.function_name("router_caller")
+@app.route(route="v1/router/caller", methods=["GET"])
+async def router_caller(req: Request) -> Response:
+    return await page.caller(req)
+
+
 @app.function_name("router_status")
 @app.route(route="v1/router/status", methods=["GET"])
 async def router_status(req: Request) -> Response:
     return await status.status(req)
+
+
+@app.function_name("usage")
+@app.route(route="v1/router/usage", methods=["GET"])
+async def usage(req: Request) -> Response:
+    from routing import usage_api  # the same
+
+    return await usage_api.usage(req)
 
 
 @app.function_name("breaker_order")

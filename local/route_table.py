@@ -24,6 +24,7 @@ CONSTRAINTS = {
     "guid": r"\{?[0-9a-f]{8}-?(?:[0-9a-f]{4}-?){3}[0-9a-f]{12}\}?",
     "decimal": r"[+-]?\d+(?:\.\d+)?",
     "double": r"[+-]?\d+(?:\.\d+)?(?:e[+-]?\d+)?",
+    "maxlength(0)": "",  # with `?` the only way to the root
 }
 _PARAMETER = re.compile(r"\{(?P<catch_all>\*{0,2})(?P<name>\w+)(?::(?P<constraint>[^}?]+))?(?P<optional>\?)?\}")
 

@@ -13,9 +13,9 @@ from pydantic_core import to_json
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
+from routing.broadcast import Pieces
 from routing.dialects import CHAT, Dialect
-from routing.errors import RouterError, RunError
-from routing.relay import Relay
+from routing.errors import LimitExceeded, RouterError, RunError
 from routing.router import Answer, OpenAnswer
 
 _UNPRINTABLE = re.compile(r"[^ -~]")
@@ -34,7 +34,7 @@ class EventStream(StreamingResponse):
 
     def __init__(
         self,
-        source: Relay | LateRelay,
+        source: Pieces,
         headers: Mapping[str, str],
         keepalive_seconds: float,
         keepalive: bytes = CHAT.keepalive,
@@ -138,7 +138,7 @@ def decision_headers(answer: Answer | OpenAnswer) -> dict[str, str]:
         "x-router-model": answer.model or "",
         "x-router-task": decision.plan.task.kind,
         "x-router-strategy": decision.plan.strategy,
-        "x-router-attempts": str(len(decision.attempts) + 1),
+        "x-router-attempts": "0" if decision.from_cache else str(len(decision.attempts) + 1),
         "x-router-decision-id": decision.id,
         "x-router-cost-usd": "" if cost is None else f"{cost / 1e6:.6f}",
         "x-router-max-tokens": "" if answer.output_limit is None else str(answer.output_limit),
@@ -154,6 +154,8 @@ def error_response(error: RouterError, request_id: str, dialect: Dialect = CHAT)
     if error.retry_after is not None:
         headers["retry-after"] = str(math.ceil(error.retry_after))
         headers["retry-after-ms"] = str(math.ceil(error.retry_after * 1000))
+    if isinstance(error, LimitExceeded):
+        headers |= error.headers
     if error.status == 401:
         headers["www-authenticate"] = "Bearer"
     body = dialect.error_body(error, request_id)

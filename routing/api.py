@@ -44,16 +44,35 @@ def endpoint(
     async def answer(request: Request) -> Response:
         request_id = _request_id(request)
         try:
-            return await handle(await current(), request, request_id)
+            app = await current()
         except RouterError as error:
             return refuse(error, request_id)
-        except ClientDisconnect:
-            return refuse(CallerLeft("The caller left."), request_id)
-        except Exception:
-            _log.exception("A request failed in the router itself (request id %s)", request_id)
-            return refuse(RouterError("The router failed; the log has the reason."), request_id)
+        exchange = app.telemetry.exchange(request_id, request.url.path, request.headers)
+        response, error = await _handled(handle, app, request, request_id)
+        if error is not None:
+            response = refuse(error, request_id)
+        assert response is not None
+        if exchange is not None:
+            name = type(error).__name__ if error else None
+            exchange.answered(response.status_code, error=name, streaming=isinstance(response, EventStream))
+        return response
 
     return answer
+
+
+async def _handled(
+    handle: Callable[[App, Request, str], Awaitable[Response]], app: App, request: Request, request_id: str
+) -> tuple[Response | None, RouterError | None]:
+    """The response, or the error to answer with instead."""
+    try:
+        return await handle(app, request, request_id), None
+    except RouterError as error:
+        return None, error
+    except ClientDisconnect:
+        return None, CallerLeft("The caller left.")
+    except Exception:
+        _log.exception("A request failed in the router itself (request id %s)", request_id)
+        return None, RouterError("The router failed; the log has the reason.")
 
 
 @endpoint

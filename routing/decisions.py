@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import random
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from routing.types import Decision
 
 KEPT = 10_000  # about 2 KB each
 
 
-class Decisions:
-    """Keeps decisions by id, the oldest leaving first."""
+def new_id(at: float) -> str:
+    """An id that sorts by its time (epoch seconds): 12 hexadecimal digits of milliseconds, 20 of chance."""
+    return f"dec_{int(at * 1000):012x}{random.getrandbits(80):020x}"
 
-    def __init__(self, kept: int = KEPT) -> None:
-        self._kept = kept
+
+class Decisions:
+    """Keeps decisions by id, the oldest leaving first. `tell` hears of each that is complete, and must not wait."""
+
+    def __init__(self, kept: int = KEPT, tell: tuple[Callable[[Decision], None], ...] = ()) -> None:
+        self._kept, self._tell = kept, tell
         self._by_id: OrderedDict[str, Decision] = OrderedDict()
 
     def keep(self, decision: Decision) -> None:
@@ -22,6 +28,12 @@ class Decisions:
         self._by_id[decision.id] = decision
         if len(self._by_id) > self._kept:
             self._by_id.popitem(last=False)
+
+    def settled(self, decision: Decision) -> None:
+        """Takes a decision that nothing will be added to."""
+        self.keep(decision)
+        for listener in self._tell:
+            listener(decision)
 
     def get(self, decision_id: str) -> Decision | None:
         return self._by_id.get(decision_id)

@@ -19,7 +19,7 @@ from routing.errors import BadRequest, InvalidRequest, ProviderError, RouterErro
 from routing.providers.base import Chunk, Native, Protocol, Provider, Reply, Stream
 from routing.providers.sse import EventSplitter, ServerSentEvent
 from routing.types import Exclusion, Plan, Target, Usage
-from routing.wire import ChatRequest
+from routing.wire import Asking, ChatRequest
 
 T = TypeVar("T")
 _MESSAGE = re.compile(r"messages\[(\d{1,9})\]", re.ASCII)
@@ -44,6 +44,10 @@ class Dialect:
     def native(self, provider: Provider) -> bool:
         """Whether the provider speaks this very protocol, beside chat completions."""
         return self.protocol is not None and provider.speaks(self.protocol)
+
+    def identity(self, request: Asking) -> Mapping[str, Any]:
+        """All that a caller said: requests with the same may get the same answer."""
+        return request.fields
 
     def suited(self, plan: Plan, speakers: Collection[str]) -> Plan:
         """The plan without targets that cannot take the request; `speakers` are those that take it as it is."""
@@ -121,6 +125,9 @@ class Foreign(Dialect, ABC):
             return self.watched(await provider.native_stream(self._as_it_is(target, request)))
         source = await provider.stream(target, request)
         return TranslatedStream(source, self.translation(), self._dropped(source.dropped))
+
+    def identity(self, request: Asking) -> Mapping[str, Any]:
+        return {**self._fields, "headers": dict(self._headers)}
 
     async def located(self, work: Awaitable[T]) -> T:
         """The work's result. What is wrong with the request is told by its place in the request as it came."""

@@ -27,6 +27,28 @@ class Versioned:
         return self.schema > SCHEMA
 
 
+@dataclass(frozen=True, slots=True)
+class DecisionRow:
+    """A decision as it is stored: what it can be looked up by, and its JSON."""
+
+    id: str
+    at: float  # epoch seconds
+    caller: str
+    route: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which decisions to list, newest first: not older than `since` (epoch seconds), older than the one `after`."""
+
+    limit: int
+    caller: str | None = None
+    route: str | None = None
+    since: float | None = None
+    after: str | None = None
+
+
 class StoreError(Exception):
     """The store did not do what it was asked.
 

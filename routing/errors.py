@@ -145,11 +145,15 @@ class UnknownModel(CallerError):
 
 
 class LimitExceeded(CallerError):
-    """One of the router's own limits; `retry_after` says when there is room again."""
+    """One of the router's own limits; `retry_after` says when there is room again, `headers` what is left."""
 
     status = 429
     type = "rate_limit_error"
     code = "rate_limit_exceeded"
+
+    def __init__(self, message: str, *, headers: Mapping[str, str] | None = None, **more: Any) -> None:
+        super().__init__(message, **more)
+        self.headers = headers or {}
 
 
 class ProviderError(RouterError):

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from routing.limits import NEWCOMER
+from routing.limits import BLIND, NEWCOMER
 
+MINUTE = 60.0  # seconds; what was used before that does not count any more
 REMEMBERED = 3_600.0  # seconds for which a silent instance's last word is kept, to add to when it comes back
 
 
@@ -50,7 +51,7 @@ class News:
     """What the others used since they were heard last, by caller."""
 
     used: Mapping[str, tuple[float, float]]  # requests and tokens
-    levels: Mapping[str, tuple[float, float]]  # at the first hearing: the least that anybody believes to be left
+    levels: Mapping[str, tuple[float, float]]  # after a silence: the least that anybody believes to be left
 
 
 class Instances:
@@ -65,14 +66,23 @@ class Instances:
         self._present_since = math.inf  # when our first word was out
         self.heard_at: float | None = None
 
-    def size(self, now: float, cycle: float) -> int:
-        """How many share the limits; more than are known while this one knows nothing, or is not known."""
+    def size(self, now: float, cycle: float, *, cautious: bool = False) -> int:
+        """How many share the limits; more than are known while this one knows nothing, or is not known.
+
+        Who has heard of nobody may believe to be the only one, unless `cautious`: others may begin just now, too.
+        """
         if self._alone:
             return 1
         known = len(self._fresh) + 1
-        stale = self.heard_at is None
-        unknown = bool(self._fresh) and now - self._present_since < cycle
-        return max(known, NEWCOMER) if stale or unknown else known
+        if self.heard_at is None:
+            return max(known, BLIND if cautious else NEWCOMER)
+        unknown = (cautious or bool(self._fresh)) and now - self._present_since < cycle
+        return max(known, NEWCOMER) if unknown else known
+
+    @property
+    def blind(self) -> bool:
+        """Nothing is known of the others, though there may be some."""
+        return not self._alone and self.heard_at is None
 
     def known(self) -> int:
         """How many are believed to run, this one among them."""
@@ -102,16 +112,17 @@ class Instances:
 
     def hear(self, words: Mapping[str, Word], now: float, longest: float) -> News:
         """Takes what the others said; who has said nothing for `longest` seconds is not there."""
-        first = not self._words and self.heard_at is None
+        first = self.heard_at is None or now - self.heard_at > MINUTE
+        living = {name: word for name, word in words.items() if now - word.at <= longest}
         used: dict[str, tuple[float, float]] = {}
         for name, word in words.items():
             if not first:
                 _add(used, word, self._words.get(name))
             self._words[name] = word
-        self._fresh = frozenset(name for name, word in words.items() if now - word.at <= longest)
+        self._fresh = frozenset(living)
         self._words = {name: word for name, word in self._words.items() if now - word.at <= REMEMBERED}
         self.heard_at = now
-        return News(used, _levels(words.values()) if first else {})
+        return News(used, _levels(living.values()) if first else {})
 
     def others(self, caller: str) -> Use:
         """What the living others have under way for a caller."""
@@ -125,11 +136,15 @@ class Instances:
 def word_of(document: Mapping[str, Any]) -> Word | None:
     """What a document says; None when it is not one of ours."""
     try:
-        callers = {str(name): Use(**{key: _number(use[key]) for key in asdict(NOTHING)}) for name, use in _table(document, "callers").items()}
+        callers = {str(name): _use(use) for name, use in _table(document, "callers").items()}
         levels = {str(name): (_number(pair[0]), _number(pair[1])) for name, pair in _table(document, "levels").items()}
         return Word(_number(document["at"]), callers, levels)
     except (KeyError, TypeError, ValueError, IndexError, AttributeError):
         return None
+
+
+def _use(fields: Mapping[str, Any]) -> Use:
+    return Use(**{name: _number(fields[name]) for name in asdict(NOTHING)})
 
 
 def _add(used: dict[str, tuple[float, float]], word: Word, before: Word | None) -> None:
@@ -141,7 +156,7 @@ def _add(used: dict[str, tuple[float, float]], word: Word, before: Word | None) 
         used[caller] = requests + use.requests - old.requests, tokens + use.tokens - old.tokens
 
 
-def _levels(words: Any) -> dict[str, tuple[float, float]]:
+def _levels(words: Iterable[Word]) -> dict[str, tuple[float, float]]:
     least: dict[str, tuple[float, float]] = {}
     for word in words:
         for caller, (requests, tokens) in word.levels.items():

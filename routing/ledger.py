@@ -9,15 +9,14 @@ import logging
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Annotated
+from typing import Annotated, Any, ClassVar
 
 from annotated_types import Interval
 
-from routing import limits
+from routing import limit_words, limits
 from routing.errors import LimitExceeded
 from routing.instances import NOTHING, Instances, News, Use, Word
-from routing.limits import BudgetSettings, Bucket, CallerLimits, Claim, Window
-from routing.types import Refused
+from routing.limits import Bucket, BudgetSettings, CallerLimits, Claim, Window
 from routing.usage import Book, Counts, Of, Others
 
 _log = logging.getLogger(__name__)
@@ -72,11 +71,11 @@ class Ledger:
         self._watched = {*rules.callers, *(name for budget in rules.budgets for name in budget.members)}
         self._budgets = {name: [each for each in rules.budgets if name in each.members] for name in self._watched}
         self._warned: set[tuple[str, float]] = set()
-        self.changed: Callable[[], None] = _nothing  # told of every settled request
+        self.changed: Callable[[], None] = _nothing  # told of every request, at its beginning and its end
 
     @property
     def cycle(self) -> float:
-        """The longest time, in seconds, between two words of an instance; longer in large fleets, which all read all."""
+        """Seconds between two words of an instance at most; longer in large fleets, where all read all."""
         return max(self._settings.flush_seconds, min(60.0, self.instances.known() ** 2 / 1500))
 
     def fleet(self) -> int:
@@ -94,16 +93,19 @@ class Ledger:
         wanted = [(limit, 1.0 if limit[0] == "requests" else float(tokens)) for limit in _of_a_minute(rules)]
         waits = {limit: self._wait("caller", caller, limit, amount, now) for limit, amount in wanted}
         if late := {limit: wait for limit, wait in waits.items() if wait > 0}:
-            raise self._refused(caller, tokens, late, now)
+            raise limit_words.too_fast(caller, tokens, late, self._headers(caller, now))
         if stream and rules.max_streams is not None:
             self._check_streams(caller, rules.max_streams, now)
         for limit, amount in wanted:
             self._take("caller", caller, limit, amount, now)
         self._count(caller, requests=1, tokens=tokens, streams=int(stream), under_way=1)
+        self.changed()
         return self._headers(caller, now)
 
     def reserve(self, caller: str, micro_usd: float) -> str:
-        """Sets aside what a request costs at most. Returns a warning, or "", when a budget is nearly used up.
+        """Sets aside what a request costs at most; what is free needs no budget.
+
+        Returns the warning that a budget is nearly used up, else "".
 
         Raises LimitExceeded, naming the budget.
         """
@@ -111,8 +113,8 @@ class Ledger:
         for budget in self._budgets.get(caller, ()):
             window = limits.window(budget.settings.per, now)
             left = self._left(budget, window, now)
-            if not self._claim(budget, micro_usd, left, now).fits:
-                raise self._over(budget, window, micro_usd, left, now)
+            if micro_usd > 0 and not self._claim(budget, micro_usd, left, now).fits:
+                raise self._over(budget, window, micro_usd, left)
             warnings += self._warning(budget, window, left)
         self._count(caller, reserved=micro_usd)
         return "; ".join(warnings)
@@ -134,13 +136,13 @@ class Ledger:
     def has_budget(self, caller: str) -> bool:
         return bool(self._budgets.get(caller))
 
-    def busy(self, target: str, tokens: int) -> tuple[Refused, str] | None:
-        """Why a target has no room for a request of so many tokens, and until when; None when it has."""
+    def busy(self, target: str, tokens: int) -> tuple[float, str] | None:
+        """For how many seconds a target has no room for a request of so many tokens, and why; None when it has."""
         now = self._clock()
         for limit in _of_a_minute(self.rules.targets.get(target, CallerLimits())):
             amount = 1.0 if limit[0] == "requests" else float(tokens)
             if (wait := self._wait("target", target, limit, amount, now)) > 0:
-                return Refused(target, "parked", now + wait), f"its limit of {limit[1]:g} {limit[0]} per minute"
+                return wait, f"its limit of {limit[1]:g} {limit[0]} per minute is reached"
         return None
 
     def asked(self, target: str, tokens: int) -> None:
@@ -212,9 +214,8 @@ class Ledger:
     def _wait(self, kind: str, name: str, limit: Limit, amount: float, now: float) -> float:
         """Seconds until there is room; 0.0 when there is."""
         bucket, rate = self._bucket(kind, name, limit, now), self._rate(kind, limit)
-        least = min(amount, max(1.0, rate)) if kind == "target" else amount
         if kind == "target":  # whose share may be less than one request: it is asked when its bucket is full
-            return limits.wait(bucket, rate, min(least, rate), now)
+            return limits.wait(bucket, rate, min(amount, rate), now)
         if (seconds := limits.wait(bucket, rate, amount, now)) > 0 or self._cut_off():
             return seconds
         unheard = getattr(self._unheard(name, now), limit[0])
@@ -223,3 +224,66 @@ class Ledger:
 
     def _unheard(self, caller: str, now: float) -> Use:
         return self.instances.unheard(caller, self._uses.get(caller, NOTHING), now, 2 * self.cycle)
+
+    def _headers(self, caller: str, now: float) -> dict[str, str]:
+        rules = self.rules.callers.get(caller, CallerLimits())
+        return limit_words.headers(
+            (limit[0], limit[1], self._bucket("caller", caller, limit, now)) for limit in _of_a_minute(rules)
+        )
+
+    def _check_streams(self, caller: str, most: int, now: float) -> None:
+        unheard = self._unheard(caller, now).streams
+        left = most - self._uses.get(caller, NOTHING).streams - self.instances.others(caller).streams
+        if not Claim(1, left, unheard, self.fleet(), alone=unheard <= 0).fits:
+            raise limit_words.too_many_streams(caller, most)
+
+    def _left(self, budget: Budget, window: Window, now: float) -> float:
+        """Micro-USD that nobody has spent or set aside, as far as is known here."""
+        spent = sum(
+            self.book.spent(day, member) + self.others.spent(day, member)
+            for day in window.days(now)
+            for member in budget.members
+        )
+        reserved = sum(
+            self._uses.get(member, NOTHING).reserved + self.instances.others(member).reserved
+            for member in budget.members
+        )
+        return budget.settings.micro_usd - spent - reserved
+
+    def _claim(self, budget: Budget, amount: float, left: float, now: float) -> Claim:
+        unheard = sum(self._unheard(member, now).spent for member in budget.members)
+        reserved = sum(self._uses.get(member, NOTHING).reserved for member in budget.members)
+        fleet = self.instances.size(now, 2 * self.cycle, cautious=True)
+        return Claim(amount, left, unheard, fleet, alone=reserved <= 0)
+
+    def _over(self, budget: Budget, window: Window, wanted: float, left: float) -> LimitExceeded:
+        """With the soonest that it can go on: when what is set aside is settled, or at the window's end."""
+        reserved = sum(
+            self._uses.get(member, NOTHING).reserved + self.instances.others(member).reserved
+            for member in budget.members
+        )
+        passing = wanted <= left + reserved
+        wait = self.cycle if passing else window.end - self._clock()
+        if self.instances.blind:
+            return limit_words.unknown_budget(budget.name, wait)
+        return limit_words.over_budget(budget.name, budget.settings, window, wanted, left, wait)
+
+    def _warning(self, budget: Budget, window: Window, left: float) -> list[str]:
+        settings = budget.settings
+        if left > settings.micro_usd * (1 - settings.warn_at):
+            return []
+        told = limit_words.nearly_used(budget.name, settings, window, left)
+        if (budget.name, window.start) not in self._warned:
+            self._warned = {(name, start) for name, start in self._warned if name != budget.name}
+            self._warned.add((budget.name, window.start))
+            _log.warning("A budget is nearly used up: %s", told)
+        return [told]
+
+
+def _of_a_minute(rules: CallerLimits) -> list[Limit]:
+    named = ("requests", rules.requests_per_minute), ("tokens", rules.tokens_per_minute)
+    return [(name, float(limit)) for name, limit in named if limit is not None]
+
+
+def _nothing() -> None:
+    """Nobody listens."""

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-
 Page = tuple[Mapping[str, Mapping[str, Any]], str | None]  # rows by name, and a mark to ask by for later changes
 
 
@@ -50,6 +49,24 @@ class InMemoryRows:
 
     async def drop(self, partition: str, row: str) -> None:
         self.rows.pop((partition, row), None)
+
+    async def close(self) -> None:
+        """Nothing to give back."""
+
+
+class Nowhere:
+    """For a process without a store: it keeps what it knows to itself."""
+
+    offset = 0.0
+
+    async def put(self, partition: str, row: str, document: Mapping[str, Any]) -> None:
+        """The ledger still has it."""
+
+    async def read(self, partition: str, mark: str | None = None) -> Page:
+        return {}, None
+
+    async def drop(self, partition: str, row: str) -> None:
+        """Nothing is there."""
 
     async def close(self) -> None:
         """Nothing to give back."""

@@ -15,7 +15,9 @@ from annotated_types import Gt, Interval
 
 Period = Literal["day", "week", "month"]
 DAY = 86_400.0
-NEWCOMER = 10  # instances that one reckons with whom the others, or the table, have not been heard of yet
+HAIR = 1e-6  # of a request or token: who waited for exactly as long as was said gets in
+NEWCOMER = 10  # instances that one reckons with of whom the others may not have heard yet
+BLIND = 100  # and one that has not heard of the others, where money is at stake
 ASSUMED_OUTPUT = 4_096  # tokens of one answer in the worst case, where neither caller nor model sets a limit
 
 
@@ -52,8 +54,9 @@ class Window:
 
     def days(self, now: float) -> Iterator[str]:
         """The days of the window that have begun."""
-        at = self.start
-        while at < min(self.end, math.nextafter(now, math.inf)):
+        yield day_of(self.start)
+        at = self.start + DAY
+        while at <= now and at < self.end:
             yield day_of(at)
             at += DAY
 
@@ -111,7 +114,7 @@ def wait(bucket: Bucket, per_minute: float, amount: float, now: float) -> float:
     if amount > per_minute:
         return math.inf
     missing = amount - filled(bucket, per_minute, now).level
-    return max(0.0, missing) * 60 / per_minute
+    return 0.0 if missing < HAIR else missing * 60 / per_minute
 
 
 def window(per: Period, now: float) -> Window:

@@ -186,6 +186,8 @@ def _dangling_overrides(raw: Mapping[str, Any]) -> Iterator[str]:
             yield from _unknown(_path("routes", name, "callers", whom), whom, "caller", callers)
         for group in _table(route, "groups"):
             yield from _unknown(_path("routes", name, "groups", group), group, "group", groups)
+    for group in _table(raw, "groups"):
+        yield from _unknown(_path("groups", group), group, "group", groups)
 
 
 def _dangling_tasks(table: Mapping[str, Any], members: list[Any], *steps: str) -> Iterator[str]:

@@ -5,24 +5,27 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-import uuid
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Protocol, TypeVar, cast
 
-from routing import failover, pricing
+from routing import failover, pricing, trace
 from routing.background import Background
+from routing.broadcast import Pieces
 from routing.config import Config, Route
-from routing.decisions import Decisions
+from routing.decisions import Decisions, new_id
 from routing.detector import Detector
 from routing.dialects import CHAT, Dialect
 from routing.errors import Late, ProviderError, RouterError, RunError, TooSlow
 from routing.failover import Answered, Terms
+from routing.ledger import Ledger
+from routing.metering import Admission, rules_of, without_busy
 from routing.planner import Health as Facts
 from routing.planner import Lots, Planner
 from routing.providers.base import Provider, Reply
 from routing.relay import Opened, Relay, StreamEnd, opened
 from routing.requests import EmbeddingRequest
+from routing.trace import CALLER_LEFT, Notes
 from routing.types import Attempt, Caller, Choice, Cost, Decision, Outcome, Target, Usage
 from routing.wire import Asking, ChatRequest
 
@@ -73,7 +76,7 @@ class Answer(About):
 class OpenAnswer(About):
     """An answer that is being written."""
 
-    relay: Relay
+    relay: Pieces
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +88,8 @@ class _Walk:
     decision: Decision
     choices: Mapping[str, Choice]
     started: float
+    admission: Admission | None = None
+    notes: Notes = field(default_factory=lambda: Notes(trace.current.get()))
 
 
 class Router:
@@ -99,24 +104,28 @@ class Router:
         decisions: Decisions,
         background: Background,
         clock: Callable[[], float] = time.time,
+        ledger: Ledger | None = None,
     ) -> None:
+        self._ledger = ledger or Ledger(rules_of(config), config.file.ledger, clock)
         self._config, self._providers, self._health, self._planner = config, providers, health, planner
         self._decisions, self._background, self._clock = decisions, background, clock
         self._detector = Detector(config.targets, providers, health)
 
     async def chat(self, asked: Asked) -> Answer:
         """The answer in one piece. Raises a RouterError."""
-        walk = await self._begin(asked)
-        answered = await self._run(walk, lambda target: self._chat(target, walk))
+        with self._admission(asked) as admission:
+            walk = await self._begin(asked, admission)
+            answered = await self._run(walk, lambda target: self._chat(target, walk))
         reply = answered.value
         decision = self._settle(walk, answered, Outcome.OK, usage=reply.usage, tokens=0, served=reply.model)
-        about = decision, reply.headers, reply.model, reply.dropped
+        about = decision, _headers(walk, reply.headers), reply.model, reply.dropped
         return Answer(*about, _overhead(walk, answered), _imposed(walk, answered.target), reply.body)
 
     async def open(self, asked: Asked) -> OpenAnswer:
         """The answer as a stream that has said its first words. Raises a RouterError."""
-        walk = await self._begin(asked)
-        answered = await self._run(walk, lambda target: self._open(target, walk))
+        with self._admission(asked) as admission:
+            walk = await self._begin(asked, admission)
+            answered = await self._run(walk, lambda target: self._open(target, walk))
         source, first_token = answered.value, _now() - walk.started
         walk = replace(walk, decision=replace(walk.decision, first_token_seconds=first_token))
         model = next((chunk.model for chunk in source.held if chunk.model), None)
@@ -136,7 +145,7 @@ class Router:
         )
         decision = replace(walk.decision, attempts=answered.attempts, target=answered.target.name)
         self._decisions.keep(decision)
-        about = decision, source.stream.headers, model, source.stream.dropped
+        about = decision, _headers(walk, source.stream.headers), model, source.stream.dropped
         return OpenAnswer(*about, _overhead(walk, answered), _imposed(walk, answered.target), relay)
 
     async def count(self, asked: Asked) -> Reply | int:
@@ -156,21 +165,36 @@ class Router:
         """What `chat` would begin with, and nothing else: nobody is asked but the route's own detector."""
         return (await self._begin(asked)).decision
 
-    async def _begin(self, asked: Asked) -> _Walk:
-        """Everything before the first call. Raises UnknownModel and InvalidRequest."""
+    def admission(self, asked: Asked) -> Admission:
+        """For a request that is answered without asking anybody. Raises UnknownModel and Forbidden."""
+        return self._admission(asked)
+
+    def _admission(self, asked: Asked) -> Admission:
+        route = self._config.route(asked.request.model, asked.caller)
+        return Admission(self._ledger, asked.caller, route.name, self._clock, stream=bool(asked.request.stream))
+
+    async def _begin(self, asked: Asked, admission: Admission | None = None) -> _Walk:
+        """Everything before the first call. Raises UnknownModel, InvalidRequest and LimitExceeded."""
         started, request = _now(), asked.request
         self._health.touch()
         route = self._config.route(request.model, asked.caller)
+        features = self._planner.features(request)
+        if admission:
+            admission.enter(features.input_tokens)
         task = self._planner.label(request, asked.label)
         if task is None:
             task = self._planner.detect(request, route)
             if isinstance(request, ChatRequest):
                 task = await self._detector.improve(task, request, route)
         lots = Lots(random.random(), random.random())
-        plan, facts = await self._planner.plan(self._planner.features(request), route, task, lots, request)
+        plan, facts = await self._planner.plan(features, route, task, lots, request)
         plan = asked.dialect.suited(plan, self._speakers(route, asked.dialect))
-        made = Decision(f"dec_{uuid.uuid4().hex}", self._clock(), asked.caller.name, request.model, plan, facts)
-        return _Walk(asked, route, made, {choice.target: choice for choice in plan.choices}, started)
+        if admission:
+            plan = admission.keep_to(plan, facts, self._config.targets)
+        else:
+            plan = without_busy(plan, facts, self._ledger, self._clock())
+        made = Decision(new_id(at := self._clock()), at, asked.caller.name, request.model, plan, facts)
+        return _Walk(asked, route, made, {choice.target: choice for choice in plan.choices}, started, admission)
 
     def _terms(self, walk: _Walk) -> Terms:
         settings = walk.route.settings
@@ -184,12 +208,23 @@ class Router:
         )
 
     async def _run(self, walk: _Walk, call: failover.Call[T]) -> Answered[T]:
+        gate = walk.admission.gate(self._health, walk.decision.facts.input_tokens) if walk.admission else self._health
         try:
-            return await failover.run(walk.decision.plan, call, self._health, self._terms(walk))
+            noted = walk.notes.around
+            return await failover.run(
+                walk.decision.plan, lambda target: noted(target.name, call(target)), gate, self._terms(walk)
+            )
         except RouterError as error:
-            attempts = error.attempts if isinstance(error, RunError) else ()
-            self._decisions.keep(replace(walk.decision, attempts=attempts, seconds=_now() - walk.started))
+            self._failed(walk, type(error).__name__, error.attempts if isinstance(error, RunError) else ())
             raise
+        except asyncio.CancelledError:
+            self._failed(walk, CALLER_LEFT, ())
+            raise
+
+    def _failed(self, walk: _Walk, error: str, attempts: Sequence[Attempt]) -> None:
+        decision = replace(walk.decision, attempts=tuple(attempts), seconds=_now() - walk.started)
+        self._decisions.settled(decision)
+        walk.notes.end(decision, walk.asked.request, error)
 
     async def _chat(self, target: Target, walk: _Walk) -> Reply:
         dialect, provider = walk.asked.dialect, self._provider(target)
@@ -253,7 +288,20 @@ class Router:
             cost=self._cost(target, used, served),
             seconds=_now() - walk.started,
         )
-        self._decisions.keep(decision)
+        self._decisions.settled(decision)
+        if walk.admission:
+            walk.admission.settle(decision)
+        own = _overhead(walk, answered)
+        left = CALLER_LEFT if outcome is Outcome.NEUTRAL and error is None else None
+        walk.notes.end(
+            decision,
+            walk.asked.request,
+            name or left,
+            model=served,
+            tokens=tokens,
+            overhead_seconds=own,
+            answer=answered.value.body if isinstance(answered.value, Reply) else None,
+        )
         return decision
 
     def _cost(self, target: Target, usage: Usage, served: str | None) -> Cost:
@@ -269,6 +317,11 @@ def _request(walk: _Walk, target: Target) -> ChatRequest:
 
 def _imposed(walk: _Walk, target: Target) -> int | None:
     return walk.choices[target.name].output_limit
+
+
+def _headers(walk: _Walk, provider: Mapping[str, str]) -> Mapping[str, str]:
+    """The provider's headers; what a caller has left of its own limits stands in place of what we have left there."""
+    return {**provider, **walk.admission.headers} if walk.admission else provider
 
 
 def _overhead(walk: _Walk, answered: Answered[T]) -> float:

@@ -7,9 +7,12 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from routing.archive import DecisionSettings
 from routing.breaker_state import BreakerSettings
 from routing.entra import EntraSettings
 from routing.keeper import HealthSettings
+from routing.ledger import LedgerSettings
+from routing.limits import BudgetSettings
 from routing.providers.anthropic import AnthropicSettings
 from routing.providers.azure_openai import AzureOpenAISettings
 from routing.providers.ollama import OllamaSettings
@@ -18,6 +21,7 @@ from routing.retries import RetrySettings
 from routing.secrets import SecretSettings
 from routing.settings import Name, SecretReference, Settings
 from routing.tasks import DEFAULT_MIN
+from routing.telemetry import TelemetrySettings
 from routing.types import Feature, Role, TaskKind
 
 StrategyName = Annotated[str, Field(pattern=r"^(task|cost|speed|[A-Za-z_][\w.]*:[A-Za-z_]\w*)$")]
@@ -57,6 +61,8 @@ class TargetSettings(Settings):
     quality: dict[Literal[TaskKind, "default"], Share] = {}
     weight: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     breaker: BreakerSettings | None = None  # left out: the file's own [breaker]
+    requests_per_minute: int | None = Field(default=None, ge=1)  # of all instances together, as are tokens
+    tokens_per_minute: int | None = Field(default=None, ge=1)
     embedding_space: Name | None = None  # targets with the same make the same vectors: only they stand in for another
 
 
@@ -80,6 +86,15 @@ class WishSettings(Settings):
     high_priority_quality: Share = 0.8  # the minimum is at least this
     saving_lowers: Share = 0.1  # by `router.strategy = "cost"`
     saving_floor: Share = 0.5  # but not below this
+
+
+class CacheSettings(Settings):
+    """`cache = { seconds = 300 }`: answers that equal requests of the same group get again."""
+
+    seconds: float = Field(gt=0, le=7 * 86_400)
+    max_entries: int = Field(default=1_000, ge=1, le=100_000)  # in each instance
+    tools: bool = False  # also requests with tools
+    max_temperature: float = Field(default=0.0, ge=0, le=2)  # a request that wants more of it wants a new answer
 
 
 class RouteOverride(Settings):
@@ -110,6 +125,8 @@ class RouteSettings(Settings):
     stream_seconds: float = Field(default=1_500.0, gt=0, lt=1_800)  # a whole stream; the host stops us at 1,800 s
     retry: RetrySettings = RetrySettings()
     fallback: FallbackSettings = FallbackSettings()
+    cache: CacheSettings | None = None
+    coalesce: bool = False  # equal requests at the same time are answered by one call
 
 
 class CallerSettings(Settings):
@@ -122,6 +139,11 @@ class CallerSettings(Settings):
     routes: list[str] | None = None  # and targets by their own names; left out: all
     targets: list[str] | None = Field(default=None, min_length=1)  # that may answer; left out: all
 
+    requests_per_minute: int | None = Field(default=None, ge=1)  # these hold for all instances together
+    tokens_per_minute: int | None = Field(default=None, ge=1)
+    max_streams: int | None = Field(default=None, ge=1)
+    budget: BudgetSettings | None = None
+
     @model_validator(mode="after")
     def _one_way_to_say_it(self) -> CallerSettings:
         if self.key is not None and self.keys:
@@ -133,6 +155,12 @@ class CallerSettings(Settings):
         if self.key is not None:
             return [("key", self.key)]
         return [(f"keys[{place}]", key) for place, key in enumerate(self.keys)]
+
+
+class GroupSettings(Settings):
+    """`[groups.NAME]`: what the callers of a group may spend together."""
+
+    budget: BudgetSettings | None = None
 
 
 class ServerSettings(Settings):
@@ -149,9 +177,13 @@ class RoutesFile(Settings):
     breaker: BreakerSettings = BreakerSettings()
     health: HealthSettings = HealthSettings()
     secrets: SecretSettings = SecretSettings()
+    ledger: LedgerSettings = LedgerSettings()
+    telemetry: TelemetrySettings = TelemetrySettings()
+    decisions: DecisionSettings = DecisionSettings()
     entra: EntraSettings | None = None
     providers: dict[Name, AnyProvider] = {}
     targets: dict[Name, TargetSettings] = {}
     routes: dict[Name, RouteSettings] = {}
     aliases: dict[str, str] = {}
     callers: dict[Name, CallerSettings] = {}
+    groups: dict[Name, GroupSettings] = {}

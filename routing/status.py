@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from dataclasses import asdict
 from itertools import islice
 from typing import Annotated, Any, Literal
@@ -30,13 +31,14 @@ AT_ONCE = 50  # decisions turned into JSON before other requests get their turn
 
 
 class DecisionQuery(BaseModel):
-    """What of the decisions to list. `since` is in epoch seconds."""
+    """What of the decisions to list. `since` and `until` are in epoch seconds, and both are part of it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     caller: str | None = None
     route: str | None = None
     since: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    until: float = Field(default=math.inf, ge=0)
     limit: int = Field(default=100, ge=1, le=10_000)
     format: Literal["json", "jsonl"] = "json"
 
@@ -105,7 +107,7 @@ async def decisions(app: App, request: Request, request_id: str) -> Response:
     if caller.role != "admin":
         wanted = wanted.model_copy(update={"caller": caller.name})
     found = app.decisions.newest(caller=wanted.caller, route=wanted.route, since=wanted.since)
-    listed = await _bodies(list(islice(found, wanted.limit)))
+    listed = await _bodies(list(islice((each for each in found if each.at <= wanted.until), wanted.limit)))
     if wanted.format == "jsonl":
         lines = b"".join(to_json(each) + b"\n" for each in listed)
         return json_response(lines, request_id, media_type="application/x-ndjson")

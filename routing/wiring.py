@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import time
@@ -9,15 +10,21 @@ from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from routing import config, custom, pricing
+from routing import config, custom, logs, pricing
+from routing.archive import Archive
 from routing.background import Background
+from routing.bookkeeping import Bookkeeping
 from routing.breaker_state import BreakerSettings
 from routing.callers import Callers
-from routing.cloud import worker
+from routing.cloud import monitor, worker
+from routing.cloud.decision_table import DecisionTable
 from routing.cloud.identity import Identity
 from routing.cloud.keyvault import KeyVault
+from routing.cloud.monitor import Monitor
 from routing.cloud.tables import TableStore
+from routing.cloud.usage_table import UsageTable
 from routing.config import Config
 from routing.credentials import VAULT, caller_keys, caller_roles, credential, unusable
 from routing.custom import Custom
@@ -25,19 +32,30 @@ from routing.decisions import Decisions
 from routing.entra import EntraTokens
 from routing.errors import Misconfigured
 from routing.health import Health
+from routing.ledger import Ledger
+from routing.ledger_store import Nowhere, Rows
+from routing.metering import rules_of
 from routing.planner import Planner
 from routing.providers import anthropic, azure_openai, ollama, openai
 from routing.providers.anthropic import AnthropicSettings
 from routing.providers.azure_openai import AzureOpenAISettings
 from routing.providers.base import Provider
 from routing.providers.ollama import OllamaSettings
+from routing.remembering import Remembering
 from routing.router import Router
 from routing.routes_file import AnyProvider
 from routing.secrets import Read, Secrets, from_environment
+from routing.statistics import Statistics
 from routing.store import Store
+from routing.telemetry import Telemetry
+from routing.telemetry_names import PROVIDERS
+
+if TYPE_CHECKING:
+    from routing.recording import Place
 
 _log = logging.getLogger(__name__)
 STATE_TABLE = "RouterState"
+USAGE_TABLE, DECISION_TABLE = "RouterUsage", "RouterDecisions"
 COGNITIVE_SERVICES = "https://cognitiveservices.azure.com/.default"
 
 
@@ -46,7 +64,7 @@ class App:
     """All that a request meets."""
 
     config: Config
-    router: Router
+    router: Remembering
     callers: Callers
     health: Health
     decisions: Decisions
@@ -55,16 +73,29 @@ class App:
     secrets: Secrets
     planner: Planner
     background: Background
+    bookkeeping: Bookkeeping
+    telemetry: Telemetry
+    sender: Monitor
+    archive: Archive
+    statistics: Statistics
     resources: AsyncExitStack  # closed last: what reads secrets and tokens
     clock: Callable[[], float] = time.time  # epoch seconds
 
     async def aclose(self) -> None:
         """Lets go of everything, after the work under way."""
         await self.background.drain()
+        await self.bookkeeping.close()
+        await self.archive.close()
         await self.health.close()
         for provider in self.providers.values():
             await provider.aclose()
         await self.resources.aclose()
+
+    def hurry(self) -> None:
+        """The process is about to end."""
+        self.bookkeeping.hurry()
+        self.archive.hurry()
+        self.sender.hurry()
 
 
 class _Built:
@@ -90,7 +121,9 @@ async def current() -> App:
     except Misconfigured as error:
         _built.refused = error
         raise
-    await _built.app.health.warm()
+    worker.before_the_end(_built.app.hurry)
+    _built.app.sender.start()
+    await asyncio.gather(_built.app.health.warm(), _built.app.bookkeeping.warm())
     return _built.app
 
 
@@ -106,30 +139,101 @@ def build(environment: Mapping[str, str]) -> App:
     root = Path(__file__).parent.parent
     loaded = config.load(root / environment.get("ROUTER_CONFIG", "routes.toml"), environment)
     strategies, errors = custom.load(loaded)
-    if errors := [*errors, *unusable(loaded, environment)]:
+    if errors := [*errors, *unusable(loaded, environment), *_unsendable(environment)]:
         raise Misconfigured(errors)
     resources = AsyncExitStack()
+    telemetry, sender = _telemetry(loaded, environment, resources)
     identity = Identity(environment)
     resources.push_async_callback(identity.aclose)
-    secrets = Secrets(_readers(environment, identity, resources), time.monotonic, loaded.file.secrets)
+    secrets = Secrets(_readers(environment, identity, resources, telemetry), time.monotonic, loaded.file.secrets)
     resources.push_async_callback(secrets.aclose)
     background = Background()
     providers = {name: _provider(name, settings, secrets, identity) for name, settings in loaded.file.providers.items()}
     store = _store(environment, identity)
-    health = Health(_breakers(loaded), store, settings=loaded.file.health)
-    decisions = Decisions()
+    health = Health(_breakers(loaded), store, tell=telemetry.tell, settings=loaded.file.health)
+    archive = Archive(_shelf(environment, identity), loaded.file.decisions)
+    statistics = Statistics(tuple(loaded.targets))
+    decisions = Decisions(tell=(statistics.tell, archive.tell))
     planner = Planner(loaded, health, pricing.bundled, Custom(strategies))
-    router = Router(loaded, providers, health, planner, decisions, background)
+    ledger, bookkeeping = _ledger(loaded, environment, identity)
+    router = Router(loaded, providers, health, planner, decisions, background, ledger=ledger)
     callers = Callers(caller_keys(loaded), secrets, _tokens(loaded, resources))
-    return App(loaded, router, callers, health, decisions, providers, store, secrets, planner, background, resources)
+    return App(
+        loaded,
+        Remembering(router, loaded, decisions),
+        callers,
+        health,
+        decisions,
+        providers,
+        store,
+        secrets,
+        planner,
+        background,
+        bookkeeping,
+        telemetry,
+        sender,
+        archive,
+        statistics,
+        resources,
+    )
 
 
-def _readers(environment: Mapping[str, str], identity: Identity, resources: AsyncExitStack) -> dict[str, Read]:
+def _telemetry(loaded: Config, environment: Mapping[str, str], resources: AsyncExitStack) -> tuple[Telemetry, Monitor]:
+    """What is told, and who sends it; closed after everything that has something to tell."""
+    kind, settings = monitor.chosen(environment), loaded.file.telemetry
+    telemetry = Telemetry(kind != "none", settings)
+
+    def connect(*sdk: Any) -> monitor.Recorder:
+        from routing.recording import Recorder  # OpenTelemetry's API takes 20 ms to import
+
+        return Recorder(*sdk, _places(loaded), lambda: telemetry.lost)
+
+    times = {"interval": settings.interval_seconds, "metrics_interval": settings.metrics_seconds}
+    sender = Monitor(kind, environment, telemetry, connect, **times)
+    resources.push_async_callback(sender.close)
+    resources.callback(logs.install(telemetry.tell if settings.logs else None))
+    return telemetry, sender
+
+
+def _unsendable(environment: Mapping[str, str]) -> list[str]:
+    try:
+        monitor.chosen(environment)
+    except ValueError as error:
+        return [str(error)]
+    return []
+
+
+def _places(loaded: Config) -> dict[str, Place]:
+    """Where each target is."""
+    from routing.recording import Place
+
+    places = {}
+    for name, target in loaded.targets.items():
+        settings = loaded.file.providers[target.provider]
+        url = settings.endpoint if isinstance(settings, AzureOpenAISettings | OllamaSettings) else settings.base_url
+        places[name] = Place(PROVIDERS[settings.type], target.model, url.host or "", url.port or 0)
+    return places
+
+
+def _shelf(environment: Mapping[str, str], identity: Identity) -> DecisionTable | None:
+    account = environment.get("ROUTER_TABLES")
+    return DecisionTable(account, DECISION_TABLE, identity.credential) if account else None
+
+
+def _readers(
+    environment: Mapping[str, str], identity: Identity, resources: AsyncExitStack, telemetry: Telemetry
+) -> dict[str, Read]:
     readers = {"env": from_environment(environment)}
     if VAULT in environment:
         vault = KeyVault(environment[VAULT].strip(), identity)
         resources.push_async_callback(vault.aclose)
-        readers["keyvault"] = vault.read
+
+        async def read(name: str) -> str:
+            value = await vault.read(name)
+            telemetry.refreshed(name)
+            return value
+
+        readers["keyvault"] = read
     return readers
 
 
@@ -145,6 +249,17 @@ def _store(environment: Mapping[str, str], identity: Identity) -> Store | None:
     """Where instances share what they know; None keeps it to this process, as on a laptop without Azurite."""
     account = environment.get("ROUTER_TABLES")
     return TableStore(account, STATE_TABLE, identity.credential) if account else None
+
+
+def _ledger(loaded: Config, environment: Mapping[str, str], identity: Identity) -> tuple[Ledger, Bookkeeping]:
+    account, settings = environment.get("ROUTER_TABLES"), loaded.file.ledger
+    rows: Rows = UsageTable(account, USAGE_TABLE, identity.credential) if account else Nowhere()
+
+    def clock() -> float:
+        return time.time() + rows.offset
+
+    ledger = Ledger(rules_of(loaded), settings, clock, alone=not account)
+    return ledger, Bookkeeping(ledger, rows, settings, clock)
 
 
 def _breakers(loaded: Config) -> dict[str, BreakerSettings]:

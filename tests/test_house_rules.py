@@ -20,22 +20,23 @@ LONGEST_MODULE = 350  # lines
 # From the inside out: a module imports its own ring or one before it. A new module is added here.
 RINGS = {
     "types": """
-        contradictions documents errors fresh requests settings types wire
+        contradictions documents errors fresh requests settings telemetry_names trace types wire
     """,
     "rules": """
-        breaker breaker_state limits pricing retries strategies tally task_model task_shape task_text tasks
+        breaker breaker_state limit_words limits pricing retries strategies tally task_model task_shape task_text tasks
         tokens
     """,
     "state": """
-        background cache callers decisions entra health keeper ledger secrets sharing slot store telemetry
+        background bookkeeping cache callers decisions entra health instances keeper ledger ledger_store secrets
+        sharing slot store telemetry usage
     """,
     "flow": """
-        beside_chat catalogue completions config custom detector dialects failover features messages
-        messages_content messages_request messages_stream planner reading refusals relay responses
-        responses_content responses_items responses_request responses_stream router routes_file
+        beside_chat broadcast catalogue completions config custom detector dialects failover features messages
+        messages_content messages_request messages_stream metering planner reading refusals relay remembering
+        responses responses_content responses_items responses_request responses_stream router routes_file
     """,
     "edge": """
-        answers api credentials messages_api openai_api responses_api selfcheck status wiring
+        answers api credentials messages_api openai_api page responses_api selfcheck status usage_api wiring
     """,
 }
 ORDER = list(RINGS)

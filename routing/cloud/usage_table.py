@@ -43,8 +43,7 @@ class UsageTable(TableStore):
             except ResourceNotFoundError:
                 await self._create_table()
                 return {}, None
-        newest = max((entity.metadata["timestamp"] for entity in entities), default=None)
-        later = mark if newest is None else max(filter(None, (mark, _moment(newest))))
+        later = max([mark or "", *(_moment(entity.metadata["timestamp"]) for entity in entities)]) or None
         return {unescape(entity["RowKey"]): _document(entity) for entity in entities}, later
 
     async def drop(self, partition: str, row: str) -> None:
@@ -72,9 +71,9 @@ def _place(name: str) -> int:
     return int(name[4:])
 
 
-def _moment(timestamp: Any) -> str:
+def _moment(timestamp: datetime | None) -> str:
     """In UTC and of one width, so that the text sorts as the times do."""
-    return datetime.astimezone(timestamp, UTC).isoformat(timespec="microseconds")
+    return timestamp.astimezone(UTC).isoformat(timespec="microseconds") if timestamp else ""
 
 
 def _replacing() -> Any:

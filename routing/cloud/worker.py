@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import logging
+import signal
 import sys
+import threading
 from collections.abc import Callable
-from types import ModuleType
+from types import FrameType, ModuleType
 from typing import Any
 
 # The library of Python 3.13 and later, and the worker of 3.11 and 3.12; both load before the function app.
@@ -20,6 +23,24 @@ def install() -> None:
     for name in _HTTP_MODULES:
         if name in sys.modules:
             forget_answered_requests(sys.modules[name])
+
+
+def before_the_end(call: Callable[[], None]) -> None:
+    """Has `call` made in the running loop when SIGTERM comes, and then what the server does about it.
+
+    Where nobody handles the signal nothing is changed: the process ends at once, as it would without us. The same
+    where we do not run in the main thread, in which Python takes signals.
+    """
+    loop, server = asyncio.get_running_loop(), signal.getsignal(signal.SIGTERM)
+    if threading.current_thread() is not threading.main_thread() or not callable(server):
+        return
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(call)
+        server(number, frame)
+
+    signal.signal(signal.SIGTERM, handle)
 
 
 def quiet_access_log() -> None:

@@ -13,6 +13,7 @@ import httpx
 
 from routing.errors import BadReply, ProviderError, TooSlow, Unavailable
 from routing.providers.base import PASSED_HEADERS
+from routing.trace import outgoing
 
 if TYPE_CHECKING:
     import aiohttp
@@ -45,7 +46,7 @@ class Http:
 
     async def _send(self, method: str, url: httpx.URL, headers: Mapping[str, str], body: bytes) -> httpx.Response:
         request = httpx.Request(
-            method, url, headers=[*_HEADERS, *headers.items()], content=body, extensions=_EXTENSIONS
+            method, url, headers=[*_HEADERS, *headers.items(), *outgoing.get().items()], content=body, extensions=_EXTENSIONS
         )
         with _failing_as(Unavailable, "could not be reached"):
             return await self._pool().handle_async_request(request)

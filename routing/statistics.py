@@ -1,0 +1,68 @@
+"""What this instance did since it began, in numbers for the status page."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from routing.types import Decision
+
+
+@dataclass(slots=True)
+class _OfTarget:
+    answered: int = 0
+    failed_attempts: int = 0
+    seconds: float = 0.0
+    first_token_seconds: float = 0.0
+    streams: int = 0
+
+    def body(self) -> dict[str, Any]:
+        return {
+            "answered": self.answered,
+            "failed_attempts": self.failed_attempts,
+            "average_seconds": self.seconds / self.answered if self.answered else None,
+            "average_first_token_seconds": self.first_token_seconds / self.streams if self.streams else None,
+        }
+
+
+class Statistics:
+    """Adds up decisions. Tasks and targets are those of the routes file, so that this stays small."""
+
+    def __init__(self, targets: tuple[str, ...], clock: Callable[[], float] = time.time) -> None:
+        self._since = clock()
+        self._totals: Counter[str] = Counter(requests=0, answered=0, failed=0, from_cache=0, fallbacks=0)
+        self._tasks: Counter[str] = Counter()
+        self._targets = {name: _OfTarget() for name in targets}
+
+    def tell(self, decision: Decision) -> None:
+        """A decision that is complete."""
+        self._totals["requests"] += 1
+        self._totals["answered" if decision.target is not None else "failed"] += 1
+        self._tasks[decision.plan.task.kind] += 1
+        if decision.from_cache:
+            self._totals["from_cache"] += 1
+            return
+        tried = {attempt.target for attempt in decision.attempts}
+        self._totals["fallbacks"] += decision.target is not None and bool(tried - {decision.target})
+        for attempt in decision.attempts:
+            self._targets[attempt.target].failed_attempts += 1
+        if decision.target is not None:
+            self._answered(self._targets[decision.target], decision)
+
+    def body(self) -> dict[str, Any]:
+        """As JSON. A stream that breaks off is an answer and a failed attempt.
+
+        Averages are of answers, from the request's arrival to its end; null where there were none.
+        """
+        targets = {name: of.body() for name, of in self._targets.items()}
+        return {"since": self._since, **self._totals, "tasks": dict(self._tasks), "targets": targets}
+
+    def _answered(self, of: _OfTarget, decision: Decision) -> None:
+        of.answered += 1
+        of.seconds += decision.seconds
+        if decision.first_token_seconds is not None:
+            of.streams += 1
+            of.first_token_seconds += decision.first_token_seconds
