@@ -1,12 +1,16 @@
-# `make run` serves the router on this machine, `make test` runs every check. Both set themselves up first.
+# `make run` serves the router on this machine, `make demo` shows it in a minute, `make test` runs every check.
+# All set themselves up first.
 PORT ?= 7071
 ROUTES ?=
 PYTHON := .venv/bin/python
 
-.PHONY: run test fmt setup
+.PHONY: run demo test fmt setup
 
 run: setup
 	@exec $(PYTHON) -m local.run --port $(PORT) $(if $(ROUTES),--routes $(ROUTES))
+
+demo: setup
+	@exec $(PYTHON) -m local.demo
 
 test: setup
 	$(PYTHON) -m ruff format --check .

@@ -3,7 +3,7 @@
 import azure.functions as func
 from azurefunctions.extensions.http.fastapi import Request, Response
 
-from routing import api, openai_api, page, status, usage_api
+from routing import api, openai_api, page, status
 
 app = func.FunctionApp(http_auth_level=func.AuthLevel.ANONYMOUS)  # callers are ours to check: clients send Bearer keys
 
@@ -128,6 +128,14 @@ async def usage(req: Request) -> Response:
 @app.route(route="v1/router/breakers/{target}", methods=["POST"])
 async def breaker_order(req: Request) -> Response:
     return await status.order(req)
+
+
+@app.function_name("remove_old_decisions")
+@app.timer_trigger(schedule="0 17 3 * * *", arg_name="timer")
+async def remove_old_decisions(timer: func.TimerRequest) -> None:
+    from routing import upkeep
+
+    await upkeep.remove_old_decisions()
 
 
 @app.function_name("unknown")

@@ -48,12 +48,10 @@ def endpoint(
         except RouterError as error:
             return refuse(error, request_id)
         exchange = app.telemetry.exchange(request_id, request.url.path, request.headers)
-        response, error = await _handled(handle, app, request, request_id)
-        if error is not None:
-            response = refuse(error, request_id)
-        assert response is not None
+        answered = await _handled(handle, app, request, request_id)
+        name = type(answered).__name__ if isinstance(answered, RouterError) else None
+        response = refuse(answered, request_id) if isinstance(answered, RouterError) else answered
         if exchange is not None:
-            name = type(error).__name__ if error else None
             exchange.answered(response.status_code, error=name, streaming=isinstance(response, EventStream))
         return response
 
@@ -62,17 +60,17 @@ def endpoint(
 
 async def _handled(
     handle: Callable[[App, Request, str], Awaitable[Response]], app: App, request: Request, request_id: str
-) -> tuple[Response | None, RouterError | None]:
+) -> Response | RouterError:
     """The response, or the error to answer with instead."""
     try:
-        return await handle(app, request, request_id), None
+        return await handle(app, request, request_id)
     except RouterError as error:
-        return None, error
+        return error
     except ClientDisconnect:
-        return None, CallerLeft("The caller left.")
+        return CallerLeft("The caller left.")
     except Exception:
         _log.exception("A request failed in the router itself (request id %s)", request_id)
-        return None, RouterError("The router failed; the log has the reason.")
+        return RouterError("The router failed; the log has the reason.")
 
 
 @endpoint

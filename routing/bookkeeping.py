@@ -122,6 +122,7 @@ class Bookkeeping:
                     await self._rest()
         except asyncio.CancelledError:
             if not self._closed:  # the loop ends, and nobody has closed us
+                await asyncio.sleep(0)  # in which the requests that end with it are settled
                 await self._last()
             raise
 
@@ -139,7 +140,7 @@ class Bookkeeping:
                 await self._hurried.wait()
 
     def _idle(self) -> bool:
-        if self._ledger.book.unwritten:
+        if self._ledger.book.unwritten or self._ledger.under_way:
             return False
         return not self._ledger.rules.shared or self._clock() - self._touched_at > self._settings.idle_seconds
 

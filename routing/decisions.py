@@ -16,6 +16,14 @@ def new_id(at: float) -> str:
     return f"dec_{int(at * 1000):012x}{random.getrandbits(80):020x}"
 
 
+def place_of(decision_id: str) -> tuple[int, str]:
+    """Sorts ids newest first; those that do not say their time come last."""
+    try:
+        return -int(decision_id[4:16], 16), decision_id[16:]
+    except ValueError:
+        return 0, decision_id
+
+
 class Decisions:
     """Keeps decisions by id, the oldest leaving first. `tell` hears of each that is complete, and must not wait."""
 

@@ -40,12 +40,13 @@ class DecisionRow:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """Which decisions to list, newest first: not older than `since` (epoch seconds), older than the one `after`."""
+    """Which decisions to list, newest first: from `since` to `until` (epoch seconds), older than `after`."""
 
     limit: int
     caller: str | None = None
     route: str | None = None
     since: float | None = None
+    until: float | None = None
     after: str | None = None
 
 

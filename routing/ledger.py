@@ -187,7 +187,14 @@ class Ledger:
         levels = {limit[0]: self._bucket("caller", caller, limit, now).level for limit in _of_a_minute(rules)}
         return levels.get("requests", UNLIMITED), levels.get("tokens", UNLIMITED)
 
+    @property
+    def under_way(self) -> bool:
+        """Whether any request of a caller with limits is not settled yet."""
+        return any(use.under_way for use in self._uses.values())
+
     def _count(self, caller: str, **more: float) -> None:
+        if caller not in self._watched:
+            return
         use = self._uses.get(caller, NOTHING)
         changes: dict[str, Any] = {name: getattr(use, name) + amount for name, amount in more.items()}
         self._uses[caller] = replace(use, **changes)

@@ -155,7 +155,8 @@ class Router:
         first = tuple(choice for choice in walk.decision.plan.choices[:1] if choice.target in able)
         try:
             plan = replace(walk.decision.plan, choices=first)
-            answered = await failover.run(plan, lambda target: self._chat(target, walk), self._health, self._terms(walk))
+            terms = self._terms(walk)
+            answered = await failover.run(plan, lambda target: self._chat(target, walk), self._health, terms)
         except RunError:
             return walk.decision.facts.input_tokens
         self._health.record(answered.ticket, Outcome.OK)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
+from collections.abc import Mapping
 from dataclasses import asdict
 from itertools import islice
 from typing import Annotated, Any, Literal
@@ -19,7 +21,9 @@ from routing.api import asked_by, body_of, endpoint
 from routing.breaker_state import MANUAL_LONGEST
 from routing.callers import key_in
 from routing.config import Route
-from routing.errors import Forbidden, UnknownModel
+from routing.decisions import place_of
+from routing.documents import Wanted
+from routing.errors import Forbidden, RouterError, UnknownModel
 from routing.health import BreakerView
 from routing.selfcheck import checks
 from routing.strategies import expected_seconds, longest_output
@@ -27,6 +31,7 @@ from routing.types import Caller, Decision, Target
 from routing.wire import Wire, parse_object, validated
 from routing.wiring import App
 
+_log = logging.getLogger(__name__)
 AT_ONCE = 50  # decisions turned into JSON before other requests get their turn
 
 
@@ -39,6 +44,7 @@ class DecisionQuery(BaseModel):
     route: str | None = None
     since: float | None = Field(default=None, ge=0, allow_inf_nan=False)
     until: float = Field(default=math.inf, ge=0)
+    after: str | None = Field(default=None, pattern=r"^dec_[0-9a-f]{32}$")  # the last one of the page before
     limit: int = Field(default=100, ge=1, le=10_000)
     format: Literal["json", "jsonl"] = "json"
 
@@ -72,7 +78,7 @@ async def status(app: App, request: Request, request_id: str) -> Response:
     """`GET /v1/router/status`: the health of every target, as this instance sees it."""
     await app.callers.authenticate(request.headers)
     targets = [_view(view, app) for view in app.health.views().values()]
-    return json_response(to_json({"targets": targets}), request_id)
+    return json_response(to_json({"targets": targets, "statistics": app.statistics.body()}), request_id)
 
 
 @endpoint
@@ -93,25 +99,29 @@ async def explain(app: App, request: Request, request_id: str) -> Response:
 async def decision(app: App, request: Request, request_id: str) -> Response:
     """`GET /v1/router/decisions/{id}`: why a request went where it went. Callers see their own, admins all."""
     caller = await app.callers.authenticate(request.headers)
-    found = app.decisions.get(unquote(request.path_params["id"]))
-    if found is None or (found.caller != caller.name and caller.role != "admin"):
-        raise UnknownModel("No such decision is kept here.", code="decision_not_found")
-    return json_response(to_json(decision_body(found)), request_id)
+    name = unquote(request.path_params["id"])
+    here = app.decisions.get(name)
+    found = decision_body(here) if here else await _archived(name, app)
+    if found is None or (found["caller"] != caller.name and caller.role != "admin"):
+        raise UnknownModel("No such decision is kept.", code="decision_not_found")
+    return json_response(to_json(found), request_id)
 
 
 @endpoint
 async def decisions(app: App, request: Request, request_id: str) -> Response:
-    """`GET /v1/router/decisions`: newest first, as a list or (`format=jsonl`) a line each."""
+    """`GET /v1/router/decisions`: of all instances, newest first, as a list or (`format=jsonl`) a line each."""
     caller = await app.callers.authenticate(request.headers)
     wanted = validated(DecisionQuery.model_validate, dict(request.query_params))
     if caller.role != "admin":
         wanted = wanted.model_copy(update={"caller": caller.name})
-    found = app.decisions.newest(caller=wanted.caller, route=wanted.route, since=wanted.since)
-    listed = await _bodies(list(islice((each for each in found if each.at <= wanted.until), wanted.limit)))
+    listed, complete = await _listed(app, wanted)
+    following = str(listed[-1]["id"]) if len(listed) == wanted.limit else None  # to be named as `after`
     if wanted.format == "jsonl":
         lines = b"".join(to_json(each) + b"\n" for each in listed)
-        return json_response(lines, request_id, media_type="application/x-ndjson")
-    return json_response(to_json({"object": "list", "data": listed}), request_id)
+        headers = {"x-router-next": following} if following else {}
+        return json_response(lines, request_id, headers, media_type="application/x-ndjson")
+    body = {"object": "list", "data": listed, "next": following, "complete": complete}
+    return json_response(to_json(body), request_id)
 
 
 @endpoint
@@ -132,6 +142,28 @@ async def order(app: App, request: Request, request_id: str) -> Response:
 def decision_body(decision: Decision) -> dict[str, Any]:
     """A decision as JSON: the plan with each candidate's score or reason, the facts behind it, what came of it."""
     return asdict(decision)
+
+
+async def _archived(name: str, app: App) -> Mapping[str, Any] | None:
+    """A decision that another instance made, or that has left this one's memory. Raises a RouterError."""
+    try:
+        return await app.archive.find(name)
+    except Exception as failure:  # whatever an adapter raises
+        _log.warning("A decision cannot be read: %s", failure)
+        error = RouterError("The store of decisions cannot be reached; try again.", retry_after=1.0)
+        error.status = 503
+        raise error from None
+
+
+async def _listed(app: App, wanted: DecisionQuery) -> tuple[list[Mapping[str, Any]], bool]:
+    """One page: what is stored, and what this instance has in memory. False: the store gave no answer."""
+    until = None if math.isinf(wanted.until) else wanted.until
+    page = await app.archive.page(Wanted(wanted.limit, wanted.caller, wanted.route, wanted.since, until, wanted.after))
+    found = app.decisions.newest(caller=wanted.caller, route=wanted.route, since=wanted.since)
+    after = place_of(wanted.after) if wanted.after else None
+    fitting = (each for each in found if each.at <= wanted.until and (after is None or place_of(each.id) > after))
+    together = {str(each["id"]): each for each in (*page.bodies, *await _bodies(list(islice(fitting, wanted.limit))))}
+    return sorted(together.values(), key=lambda each: place_of(str(each["id"])))[: wanted.limit], page.complete
 
 
 async def _bodies(found: list[Decision]) -> list[dict[str, Any]]:

@@ -206,7 +206,8 @@ class Notes:
 
 
 def _asked(request: Asking) -> Asked:
-    numbers = (getattr(request, name, None) for name in ("temperature", "top_p"))
+    given = request.outgoing("")  # the caller's own fields, of whatever type
+    numbers = (given.get(name) for name in ("temperature", "top_p"))
     temperature, top_p = (float(number) if isinstance(number, int | float) else None for number in numbers)
     return Asked(bool(request.stream), request.output_limit, temperature, top_p)
 

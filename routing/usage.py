@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass, fields
+from operator import add, attrgetter
 from typing import Any, NamedTuple
 
 LINES_A_ROW = 100  # so that a row is a few kilobytes, and a busy line does not rewrite all the others
@@ -35,7 +36,10 @@ class Counts:
     unpriced: int = 0
 
     def __add__(self, other: Counts) -> Counts:
-        return Counts(*(mine + theirs for mine, theirs in zip(astuple(self), astuple(other), strict=True)))
+        return Counts(*map(add, _numbers(self), _numbers(other)))
+
+
+_numbers = attrgetter(*(item.name for item in fields(Counts)))
 
 
 class Line(NamedTuple):
@@ -80,7 +84,7 @@ class Book:
     def row(self, day: str, number: int) -> dict[str, Any]:
         """The row as a document: its lines with absolute values."""
         lines = list(self._days[day].items())[number * LINES_A_ROW : (number + 1) * LINES_A_ROW]
-        return {"lines": [[*of, *astuple(counts)] for of, counts in lines]}
+        return {"lines": [[*of, *_numbers(counts)] for of, counts in lines]}
 
     def spent(self, day: str, caller: str) -> int:
         return self._spent.get(day, {}).get(caller, 0)

@@ -49,6 +49,7 @@ from routing.statistics import Statistics
 from routing.store import Store
 from routing.telemetry import Telemetry
 from routing.telemetry_names import PROVIDERS
+from routing.trace import GivenIds
 
 if TYPE_CHECKING:
     from routing.recording import Place
@@ -183,10 +184,10 @@ def _telemetry(loaded: Config, environment: Mapping[str, str], resources: AsyncE
     kind, settings = monitor.chosen(environment), loaded.file.telemetry
     telemetry = Telemetry(kind != "none", settings)
 
-    def connect(*sdk: Any) -> monitor.Recorder:
+    def connect(tracers: Any, meters: Any, logging_: Any, ids: GivenIds) -> monitor.Recorder:
         from routing.recording import Recorder  # OpenTelemetry's API takes 20 ms to import
 
-        return Recorder(*sdk, _places(loaded), lambda: telemetry.lost)
+        return Recorder(tracers, meters, logging_, ids, _places(loaded), lambda: telemetry.lost)
 
     times = {"interval": settings.interval_seconds, "metrics_interval": settings.metrics_seconds}
     sender = Monitor(kind, environment, telemetry, connect, **times)

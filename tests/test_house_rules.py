@@ -27,8 +27,8 @@ RINGS = {
         tokens
     """,
     "state": """
-        background bookkeeping cache callers decisions entra health instances keeper ledger ledger_store secrets
-        sharing slot store telemetry usage
+        archive background bookkeeping cache callers decisions entra health instances keeper ledger ledger_store
+        logs recorded recording secrets sharing slot statistics store telemetry usage
     """,
     "flow": """
         beside_chat broadcast catalogue completions config custom detector dialects failover features messages
@@ -36,7 +36,8 @@ RINGS = {
         responses responses_content responses_items responses_request responses_stream router routes_file
     """,
     "edge": """
-        answers api credentials messages_api openai_api page responses_api selfcheck status usage_api wiring
+        answers api credentials messages_api openai_api page responses_api selfcheck status
+        upkeep usage_api wiring
     """,
 }
 ORDER = list(RINGS)
@@ -176,6 +177,8 @@ def loaded_by_the_app() -> set[str]:
         "anthropic",
         "opentelemetry.sdk",
         "aiohttp",
+        "azure.monitor",
+        "google.protobuf",
         "jwt",
     ],
 )

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Mapping
+import signal
+import uuid
+from collections.abc import AsyncIterator, Mapping
+from datetime import timedelta
 from typing import Any
 
 import pytest
+from azure.data.tables.aio import TableClient
 
+from routing import config
 from routing.bookkeeping import LIVING, Bookkeeping
+from routing.cloud import usage_table, worker
+from routing.cloud.usage_table import UsageTable
 from routing.documents import StoreUnavailable
-from routing.errors import LimitExceeded
+from routing.errors import LimitExceeded, Misconfigured
 from routing.ledger import Budget, Ledger, LedgerSettings, Rules
 from routing.ledger_store import InMemoryRows, Nowhere, Page
 from routing.limits import BudgetSettings, CallerLimits, day_of
@@ -97,7 +104,9 @@ class TestAlone:
     def test_a_budget_is_named_with_its_reset_and_begins_anew(self, clock: Clock):
         ledger = alone(budget(1.0), clock)
         pay(ledger, 1_000_000)
-        with pytest.raises(LimitExceeded, match=r"caller app, 1 USD per day, is used up; it resets at 2023-11-16") as no:
+        with pytest.raises(
+            LimitExceeded, match=r"caller app, 1 USD per day, is used up; it resets at 2023-11-16"
+        ) as no:
             ledger.reserve("app", 1)
         assert (no.value.code, no.value.retry_after) == ("budget_exceeded", 43_200)
         assert ledger.reserve("app", 0)  # what is free needs none, and still hears of it
@@ -120,7 +129,9 @@ class TestAlone:
         ledger = alone(budget(1.0), clock)
         ledger.admit("app", tokens=0, stream=False)
         ledger.reserve("app", 900_000)
-        with pytest.raises(LimitExceeded, match="has 0.100000 USD left, and this request may cost 0.200000") as refused:
+        with pytest.raises(
+            LimitExceeded, match=r"has 0.100000 USD left, and this request may cost 0.200000"
+        ) as refused:
             ledger.reserve("app", 200_000)
         assert refused.value.retry_after == 2.0, "what is set aside may be free again soon"
         settle(ledger, 1_000, reserved=900_000)
@@ -206,7 +217,7 @@ class TestTogether:
         await fleet.turn(4)
         pay(one, 250_000)
         await fleet.turn(4)
-        with pytest.raises(LimitExceeded, match="0.500000 USD left"):
+        with pytest.raises(LimitExceeded, match=r"0.500000 USD left"):
             two.reserve("app", 600_000)
 
     async def test_what_is_set_aside_counts_everywhere_until_its_instance_is_dead(self, clock: Clock):
@@ -340,7 +351,7 @@ class TestTogether:
             await fleet.turn(1, 86_400)
         later, books = fleet.member()
         await books.step()
-        with pytest.raises(LimitExceeded, match="0.400000 USD left"):
+        with pytest.raises(LimitExceeded, match=r"0.400000 USD left"):
             later.reserve("app", 500_000)
 
     @pytest.mark.parametrize(
@@ -465,6 +476,18 @@ class TestTask:
         assert document["lines"][0][9] == 11
         assert key[0] != LIVING
 
+    def test_a_long_stream_keeps_its_instance_among_the_living(self):
+        async def work(ledger: Ledger, books: Bookkeeping, rows: InMemoryRows) -> None:
+            ledger.admit("app", tokens=0, stream=True)
+            await asyncio.sleep(600)
+            assert [key for key in rows.rows if key[0] == LIVING]
+            settle(ledger, 5, stream=True)
+            await asyncio.sleep(60)
+            assert not [key for key in rows.rows if key[0] == LIVING]
+            await books.close()
+
+        self.run(budget(1.0), work)
+
     def test_in_a_hurry_it_writes_at_once(self):
         async def work(ledger: Ledger, books: Bookkeeping, rows: InMemoryRows) -> None:
             pay(ledger, 5)
@@ -498,3 +521,101 @@ class TestTask:
             await books.close()
 
         cranked.run(begin())
+
+
+class TestTable:
+    """The rows in a real table service."""
+
+    @pytest.fixture
+    async def table(self, azurite: str) -> AsyncIterator[UsageTable]:
+        table = UsageTable(azurite, f"u{uuid.uuid4().hex}")
+        yield table
+        await table.close()
+
+    async def test_a_row_is_written_over_read_and_dropped(self, table: UsageTable):
+        assert (await table.read("2026-01-01"))[0] == {}
+        for number in (1, 2):
+            await table.put("2026-01-01", "a-000", {"lines": [number]})
+        await table.put("2026-01-02", "a-000", {"lines": []})
+        assert (await table.read("2026-01-01"))[0] == {"a-000": {"lines": [2]}}
+        for _ in range(2):
+            await table.drop("2026-01-01", "a-000")
+        assert (await table.read("2026-01-01"))[0] == {}
+
+    @pytest.mark.parametrize("name", ["a/b\\c#d?e", "\u0000\n\t", "it's", "ключ", "=41", "x" * 200])
+    async def test_keys_may_be_anything(self, table: UsageTable, name: str):
+        await table.put(name, name, {"lines": [["a'/#", "\u0000"]]})
+        assert (await table.read(name))[0] == {name: {"lines": [["a'/#", "\u0000"]]}}
+        await table.drop(name, name)
+        assert (await table.read(name))[0] == {}
+
+    async def test_a_mark_leads_to_what_changed_later(self, table: UsageTable, monkeypatch: pytest.MonkeyPatch):
+        monkeypatch.setattr(usage_table, "MARGIN", timedelta(0))
+        await table.put("day", "old", {"n": 1})
+        _, mark = await table.read("day")
+        await asyncio.sleep(0.01)  # the service's timestamps have to differ
+        await table.put("day", "new", {"n": 2})
+        rows, later = await table.read("day", mark)
+        assert rows["new"] == {"n": 2}
+        assert later is not None
+        assert later > (mark or "")
+        assert list((await table.read("day", later))[0]) == ["new"]
+        assert (await table.read("day", later))[1] == later
+
+    async def test_a_large_row_survives(self, table: UsageTable):
+        row = {"lines": [["x" * 63] * 4 + [10**12] * 7] * LINES_A_ROW}
+        await table.put("day", "large", row)
+        assert (await table.read("day"))[0] == {"large": row}
+
+    async def test_a_foreign_entity_reads_as_empty(self, table: UsageTable, azurite: str):
+        await table.put("day", "ours", {"n": 1})
+        async with TableClient.from_connection_string(azurite, table._table) as raw:
+            await raw.create_entity({"PartitionKey": "day", "RowKey": "strange", "body0": 7, "bodyx": "y"})
+        assert (await table.read("day"))[0] == {"ours": {"n": 1}, "strange": {}}
+
+    async def test_a_service_that_is_away_is_told_as_such(self):
+        nowhere = "DefaultEndpointsProtocol=http;AccountName=a;AccountKey=a2V5;TableEndpoint=http://127.0.0.1:9/a;"
+        table = UsageTable(nowhere, "usage")
+        for work in (table.put("a", "b", {}), table.read("a"), table.drop("a", "b")):
+            with pytest.raises(StoreUnavailable):
+                await work
+        await table.close()
+
+
+A_CALLER = '[callers.a]\nkey = "env:A"\n'
+REFUSED = [
+    pytest.param(A_CALLER + "requests_per_minute = 0", "callers.a.requests_per_minute", id="none"),
+    pytest.param(A_CALLER + "budget = { usd = 0 }", "callers.a.budget.usd", id="no money"),
+    pytest.param(
+        '[callers.a]\nkey = "env:A"\nbudget = { usd = 1, per = "hour" }', "callers.a.budget.per", id="an hour"
+    ),
+    pytest.param(
+        '[callers.a]\nkey = "env:A"\nbudget = { usd = 1, warn_at = 2 }', "callers.a.budget.warn_at", id="warn"
+    ),
+    pytest.param(A_CALLER + "budget = { dollars = 1 }", "callers.a.budget.usd: is missing", id="key"),
+    pytest.param("[groups.lab]\nbudget = { usd = 1 }", 'groups.lab: no group "lab"', id="a group of nobody"),
+    pytest.param("[ledger]\nflush_seconds = 0", "ledger.flush_seconds", id="no pause"),
+    pytest.param("[ledger]\nflush = 1", "ledger.flush: unknown key", id="unknown"),
+]
+
+
+@pytest.mark.parametrize(("text", "told"), REFUSED)
+def test_limits_that_make_no_sense_are_refused_with_their_place(text: str, told: str):
+    with pytest.raises(Misconfigured) as refused:
+        config.parse(text, {})
+    assert [error for error in refused.value.errors if error.startswith(told)], refused.value.errors
+
+
+async def test_a_process_that_is_told_to_end_hurries_before_its_server_acts():
+    happened: list[str] = []
+    kept = signal.signal(signal.SIGTERM, lambda *_: happened.append("server"))
+    try:
+        worker.before_the_end(lambda: happened.append("hurry"))
+        signal.raise_signal(signal.SIGTERM)
+        await asyncio.sleep(0)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        worker.before_the_end(lambda: happened.append("never"))
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGTERM, kept)
+    assert sorted(happened) == ["hurry", "server"]

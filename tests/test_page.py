@@ -22,6 +22,7 @@ from local.host import serving
 from local.providers import Fault
 from routing import page as page_module
 from routing import wiring
+from routing.decisions import new_id
 from tests.conftest import LoopThread, unavailable
 from tests.routes_for import CHAT, CHAT_PATH, KEY, NO_TLS, ONCE, Stage
 
@@ -146,7 +147,7 @@ async def open_page(browser: Any) -> AsyncIterator[Open]:
 
     async def open_one(stage: Stage, key: str | None = KEY, view: str = "", **options: Any) -> Any:
         context = await browser.new_context(**{"viewport": {"width": 1280, "height": 800}, **options})
-        context.set_default_timeout(8000)
+        context.set_default_timeout(20_000)  # on a busy machine
         contexts.append(context)
         opened = await context.new_page()
         opened.on("pageerror", lambda error: complaints.append(str(error)))
@@ -356,7 +357,7 @@ async def test_decisions_come_newest_first_and_while_one_looks(stage: Stage, ope
     await sees(page, "#one[open] .attempts li", "2. sound answered")
     await page.keyboard.press("Escape")
     await page.wait_for_selector("#one", state="hidden")
-    assert page.url.endswith("#decisions")
+    await page.wait_for_url("**/#decisions")
 
 
 @in_browser
@@ -365,8 +366,8 @@ async def test_a_decision_has_an_address_of_its_own(stage: Stage, open_page):
     made = stage.ask().headers["x-router-decision-id"]
     page = await open_page(stage, view=f"decisions/{made}")
     await sees(page, "#one[open] dl", made)
-    gone = await open_page(stage, view="decisions/dec_nobody")
-    await sees(gone, "#one[open]", "No such decision is kept here.")
+    gone = await open_page(stage, view=f"decisions/dec_{0:032x}")
+    await sees(gone, "#one[open]", "No such decision is kept.")
 
 
 @in_browser
@@ -394,15 +395,14 @@ async def test_ten_thousand_decisions_are_shown_chunk_by_chunk(stage: Stage, ope
         first = decisions.get(made)
         assert first is not None
         for number in range(9_999):
-            decisions.keep(replace(first, id=f"dec_{number}", at=first.at + number + 1))
+            decisions.keep(replace(first, id=new_id(first.at + number + 1), at=first.at + number + 1))
 
     hosts_loop.run(fill())
     page = await open_page(stage, view="decisions")
     await sees(page, "#shown", "100 shown, there are older ones")
-    for chunk in range(1, 20):
+    for chunk in range(1, 10):
         await page.click("#older")
-        await page.wait_for_timeout(3000); print(await page.inner_text("#shown"), await page.inner_text("#away"))
-        await sees(page, "#shown", f"{100 + 499 * chunk:,} shown, there are older ones")
+        await sees(page, "#shown", f"{100 + 1000 * chunk:,} shown, there are older ones")
     await page.click("#older")
     await sees(page, "#shown", "10,000 shown")
     assert await page.locator("#list tbody tr").count() == 10_000

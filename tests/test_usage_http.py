@@ -101,7 +101,9 @@ def test_a_budget_pays_until_it_is_used_up(stage: Stage):
     assert refused.json()["error"]["code"] == "budget_exceeded"
     assert "The budget of caller tester, 0.0035 USD per day," in refused.json()["error"]["message"]
     midnight = datetime.now(UTC).timestamp() // 86_400 * 86_400 + 86_400
-    assert int(refused.headers["retry-after-ms"]) / 1000 == pytest.approx(midnight - datetime.now(UTC).timestamp(), abs=5)
+    assert int(refused.headers["retry-after-ms"]) / 1000 == pytest.approx(
+        midnight - datetime.now(UTC).timestamp(), abs=5
+    )
     assert refused.headers["x-should-retry"] == "false"
     assert stage.ask(max_tokens=5).status_code == 200, "what is left pays for a short answer"
 

@@ -15,6 +15,7 @@ from routing.cloud.tables import PART, TableStore
 from routing.documents import DecisionRow, Wanted
 
 LATEST = 0xFFFFFFFFFFFF  # milliseconds that an id can say
+LAST_MOMENT = 253_402_300_799  # epoch seconds: a calendar ends here
 LARGEST = 400_000  # characters of a decision; a longer one is not kept
 MOST_AT_ONCE, MOST_CHARACTERS = 100, 1_500_000  # in one transaction, which the service limits to 4 MiB
 PAGE = 1_000  # entities in one answer of the service
@@ -105,18 +106,23 @@ def keys_of(decision_id: str) -> tuple[str, str]:
 
 
 def _partition(at: float) -> str:
-    return f"{99_999_999 - int(datetime.fromtimestamp(at, UTC).strftime('%Y%m%d')):08d}"
+    return f"{99_999_999 - int(datetime.fromtimestamp(min(at, LAST_MOMENT), UTC).strftime('%Y%m%d')):08d}"
 
 
 def _query(wanted: Wanted) -> tuple[str, dict[str, Any]]:
     clauses, named = ["PartitionKey ge @newest"], dict[str, Any](newest="")
+    if wanted.until is not None:
+        until = min(wanted.until, LAST_MOMENT)
+        clauses.append("RowKey ge @first")
+        named |= {"newest": _partition(until), "first": f"{LATEST - int(until * 1000):012x}"}
     if wanted.after is not None:
         clauses.append("RowKey gt @after")
-        named["newest"], named["after"] = keys_of(wanted.after)
+        day, named["after"] = keys_of(wanted.after)
+        named["newest"] = max(day, named["newest"])
     if wanted.since is not None:
-        since = min(wanted.since, LATEST / 1000)
+        since = min(wanted.since, LAST_MOMENT)
         clauses += ["PartitionKey le @oldest", "RowKey lt @last"]
-        named |= {"oldest": _partition(since), "last": f"{LATEST - int(since * 1000) + 1:012x}"}
+        named |= {"oldest": _partition(since), "last": f"{LATEST - int(since * 1000):012x}g"}
     for name in ("caller", "route"):
         if (value := getattr(wanted, name)) is not None:
             clauses.append(f"{name} eq @{name}")

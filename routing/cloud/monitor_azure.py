@@ -70,7 +70,6 @@ def connect(environment: Mapping[str, str], resource: Resource) -> AzureMonitor:
         "connection_string": insights.connection_string(environment),
         "disable_offline_storage": True,
         "timeout": insights.SECONDS,
-        "connection_timeout": insights.SECONDS,
         "read_timeout": insights.SECONDS,
         "retry_total": 0,
     }

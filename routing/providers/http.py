@@ -45,9 +45,8 @@ class Http:
         return await self._send("GET", url, headers, b"")
 
     async def _send(self, method: str, url: httpx.URL, headers: Mapping[str, str], body: bytes) -> httpx.Response:
-        request = httpx.Request(
-            method, url, headers=[*_HEADERS, *headers.items(), *outgoing.get().items()], content=body, extensions=_EXTENSIONS
-        )
+        told = [*_HEADERS, *headers.items(), *outgoing.get().items()]
+        request = httpx.Request(method, url, headers=told, content=body, extensions=_EXTENSIONS)
         with _failing_as(Unavailable, "could not be reached"):
             return await self._pool().handle_async_request(request)
 
