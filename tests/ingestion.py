@@ -56,9 +56,9 @@ class Ingestion:
         """The data of that type whose own name it is."""
         return [each["data"]["baseData"] for each in self.items(kind) if each["data"]["baseData"].get("name") == name]
 
-    def total(self, metric: str, **dimensions: str) -> float:
-        """The sum of a metric's points, of those dimensions; `_` stands for a dot in their names."""
-        wanted = {name.replace("_", "."): value for name, value in dimensions.items()}
+    def total(self, metric: str, dimensions: Mapping[str, str] | None = None) -> float:
+        """The sum of a metric's points, of those dimensions."""
+        wanted = dict(dimensions or {})
         return sum(
             point["value"]
             for each in self.items("MetricData")

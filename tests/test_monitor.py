@@ -18,6 +18,7 @@ from routing.cloud import insights, monitor
 from routing.cloud.monitor import Monitor
 from routing.recording import Place, Recorder
 from routing.telemetry import Note, Telemetry
+from routing.trace import GivenIds
 from tests import ingestion
 from tests.azure_world import identity, in_this_world, vault, world
 from tests.conftest import ServeApp
@@ -28,10 +29,11 @@ from tests.standin_vault import CLIENT_ID, Vault
 __all__ = ["identity", "in_this_world", "vault", "world"]
 pytestmark = [
     pytest.mark.filterwarnings("ignore:'locale.getdefaultlocale' is deprecated:DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore:pkg_resources:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:datetime.datetime.utc:DeprecationWarning"),
 ]
 PRICE = {"input": 1.0, "output": 2.0}
 QUICK = {"interval_seconds": 0.05, "metrics_seconds": 0.05}
+OUTPUT = {"gen_ai.token.type": "output"}
 INSIGHTS = ["opencensus", "azuremonitor"]
 EVERY = [*INSIGHTS, "otlp"]
 
@@ -98,6 +100,7 @@ def test_application_insights_gets_requests_and_dependencies_of_one_operation(th
     bodies = {each["data"]["baseData"]["properties"]["router.target"]: each["data"]["baseData"] for each in calls}
     assert (bodies["one"]["success"], bodies["two"]["success"]) == (False, True)
     assert bodies["one"]["properties"]["error.type"] == "Unavailable"
+    assert "error.type" not in bodies["two"]["properties"]
     assert bodies["two"]["name"] == "chat model-of-two"
     assert served["tags"]["ai.cloud.role"] == "llm-router"
 
@@ -115,6 +118,20 @@ def test_application_insights_gets_events_and_every_value_is_text(theatre: Theat
     assert {type(value) for each in properties for value in each.values()} == {str}
     (fell, *_) = got.named("EventData", "llm.fallback.used")
     assert (fell["properties"]["router.fallback.from"], fell["properties"]["router.target"]) == ("one", "two")
+    assert fell["properties"]["error.type"] == "Unavailable"
+
+
+@pytest.mark.parametrize("kind", INSIGHTS)
+def test_a_request_that_nobody_answered_says_why(theatre: Theatre, kind: str):
+    theatre.serve(kind, theatre.stage.standin(name="one", fault=Fault("status", status=503)))
+    for _ in range(6):
+        assert theatre.stage.ask().status_code in (502, 503)
+    got = theatre.endpoint
+    got.until(lambda: len(got.items("RequestData")) == 6)
+    bodies = [each["data"]["baseData"] for each in got.items("RequestData")]
+    assert [body["success"] for body in bodies] == [False] * 6
+    assert [body["properties"]["error.type"] for body in bodies] == ["AllFailed"] * 5 + ["NoTarget"]
+    assert {body["properties"]["router.route"] for body in bodies} == {"chat"}
 
 
 @pytest.mark.parametrize("kind", INSIGHTS)
@@ -122,16 +139,16 @@ def test_metrics_add_up_to_what_was_used_after_two_exports(theatre: Theatre, kin
     theatre.fall_back(kind, times=2)
     got = theatre.endpoint
     one = theatre.stage.ask().json()["usage"]
-    got.until(lambda: got.total("llm.cost.tokens", gen_ai_token_type="output") == 3 * one["completion_tokens"])
+    got.until(lambda: got.total("llm.cost.tokens", OUTPUT) == 3 * one["completion_tokens"])
     for _ in range(2):
         assert theatre.stage.ask().status_code == 200
-    got.until(lambda: got.total("llm.cost.tokens", gen_ai_token_type="output") == 5 * one["completion_tokens"])
+    got.until(lambda: got.total("llm.cost.tokens", OUTPUT) == 5 * one["completion_tokens"])
     seen = len(got.arrived)
     got.until(lambda: len(got.arrived) >= seen + 2)  # two more, in which nothing is said twice
-    assert got.total("llm.cost.tokens", gen_ai_token_type="output") == 5 * one["completion_tokens"]
+    assert got.total("llm.cost.tokens", OUTPUT) == 5 * one["completion_tokens"]
     usd = (one["prompt_tokens"] * PRICE["input"] + one["completion_tokens"] * PRICE["output"]) / 1e6
-    assert got.total("llm.cost.usd", router_target="two") == pytest.approx(5 * usd)
-    assert got.total("llm.provider.errors", router_target="one", error_type="Unavailable") == 5
+    assert got.total("llm.cost.usd", {"router.target": "two"}) == pytest.approx(5 * usd)
+    assert got.total("llm.provider.errors", {"router.target": "one", "error.type": "Unavailable"}) == 5
 
 
 @pytest.mark.parametrize("kind", INSIGHTS)
@@ -187,7 +204,10 @@ class Desk:
 
     def __init__(self, kind: Any, endpoint: Ingestion, environment: Mapping[str, str] | None = None) -> None:
         self.telemetry = Telemetry(active=True)
-        connect: Callable[..., Recorder] = lambda *sdk: Recorder(*sdk, {"one": Place("openai", "m")}, self._lost)  # noqa: E731
+
+        def connect(tracers: Any, meters: Any, loggers: Any, ids: GivenIds) -> Recorder:
+            return Recorder(tracers, meters, loggers, ids, {"one": Place("openai", "m")}, self._lost)
+
         given = {monitor.CONNECTION: endpoint.connection_string, **(environment or {})}
         self.monitor = Monitor(kind, given, self.telemetry, connect, interval=0.02, metrics_interval=3_600)
 

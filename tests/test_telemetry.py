@@ -114,7 +114,8 @@ async def fallback(notes: Notes, asked: ChatRequest, **fields: Any) -> None:
     assert await notes.around("two", answering()) == "hello"
     attempts = (Attempt("one", 1, Outcome.FAULT, 0.1, "TooSlow"),)
     first = 0.2 if asked.stream else None
-    notes.end(decision(attempts=attempts, first_token_seconds=first), asked, model="m2-2026", overhead_seconds=0.002, **fields)
+    made = decision(attempts=attempts, first_token_seconds=first)
+    notes.end(made, asked, model="m2-2026", overhead_seconds=0.002, **fields)
 
 
 def answered(notes: Notes, status: int = 200, **more: Any) -> None:

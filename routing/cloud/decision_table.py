@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from itertools import groupby
 from typing import Any
 
-from routing.cloud.tables import PART, TableStore
+from routing.cloud.tables import PART, TableStore, code_of
 from routing.documents import DecisionRow, Wanted
 
 LATEST = 0xFFFFFFFFFFFF  # milliseconds that an id can say
@@ -27,7 +27,7 @@ class DecisionTable(TableStore):
     async def put(self, rows: Sequence[DecisionRow]) -> None:
         """Writes rows, in one transaction for each day. Raises StoreUnavailable."""
         await self._load_sdk()
-        from azure.core.exceptions import ResourceNotFoundError
+        from azure.core.exceptions import HttpResponseError
 
         entities = sorted((_entity_of(row) for row in rows if len(row.text) <= LARGEST), key=_keys)
         for batch in _batches(entities):
@@ -35,7 +35,9 @@ class DecisionTable(TableStore):
             with self._errors():
                 try:
                     await self._open().submit_transaction(operations, **self._timed())
-                except ResourceNotFoundError:
+                except HttpResponseError as error:
+                    if code_of(error) != "TableNotFound":
+                        raise
                     await self._create_table()
                     await self._open().submit_transaction(operations, **self._timed())
 

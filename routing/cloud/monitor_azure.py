@@ -6,6 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from routing import telemetry_names as names
 from routing.cloud import insights
 
 if TYPE_CHECKING:
@@ -29,7 +30,19 @@ class AzureMonitor:
         from opentelemetry.sdk.trace import TracerProvider
 
         private = TracerProvider(shutdown_on_exit=False)  # it would look for a global one otherwise
-        self._traces = AzureMonitorTraceExporter(tracer_provider=private, **options)
+
+        class Traces(AzureMonitorTraceExporter):
+            """With the error's class among the properties, where queries look for it; the package leaves it out."""
+
+            def _span_to_envelope(self, span: ReadableSpan) -> Any:
+                envelope = super()._span_to_envelope(span)
+                error = (span.attributes or {}).get(names.ERROR)
+                if error is not None and envelope.data is not None:
+                    data: Any = envelope.data.base_data
+                    data.properties[names.ERROR] = str(error)
+                return envelope
+
+        self._traces = Traces(tracer_provider=private, **options)
         self._logs = AzureMonitorLogExporter(**options)
         self._metrics = AzureMonitorMetricExporter(**options)
         self.temporality: Mapping[type, Any] = self._metrics._preferred_temporality or {}

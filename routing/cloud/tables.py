@@ -95,7 +95,7 @@ class TableStore:
             try:
                 return _versioned(await self._open().get_entity(self._partition, escape(key), **self._timed()))
             except ResourceNotFoundError as error:
-                if _code(error) == "TableNotFound":
+                if code_of(error) == "TableNotFound":
                     await self._create_table()
                 return None
 
@@ -203,10 +203,10 @@ class TableStore:
                 raise StoreForbidden(self._forbidden(error)) from None
             if conflict is not None and status in (404, 409, 412):
                 raise Conflict(f"{conflict}: another version was saved") from None
-            raise StoreUnavailable(f"table {self._table}: {_code(error) or type(error).__name__}") from None
+            raise StoreUnavailable(f"table {self._table}: {code_of(error) or type(error).__name__}") from None
 
     def _forbidden(self, error: Exception) -> str:
-        why = f"table {self._table}: {_code(error) or 'access denied'}"
+        why = f"table {self._table}: {code_of(error) or 'access denied'}"
         if "=" in self._account:
             return f"{why}; the connection string's key or signature is not accepted"
         return f'{why}; give the identity the role "{ROLE}" on {self._account}'
@@ -251,5 +251,5 @@ def _replace() -> Any:
     return UpdateMode.REPLACE
 
 
-def _code(error: Exception) -> str:
+def code_of(error: Exception) -> str:
     return str(getattr(getattr(error, "error_code", None), "value", getattr(error, "error_code", "")) or "")
