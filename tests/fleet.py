@@ -365,8 +365,8 @@ class Proxy:
         writer.close()
 
     def _note(self, sent: bytes) -> None:
-        """The SDK writes a request's head in one piece, and asks nothing more before the answer."""
-        if method := re.match(rb"(GET|POST|PUT|PATCH|MERGE|DELETE) ", sent):
+        """Requests for the breakers' table. The SDK writes a request's head in one piece, and waits for the answer."""
+        if method := re.match(rb"(GET|POST|PUT|PATCH|MERGE|DELETE) \S*RouterState", sent):
             self.methods.append(method[1].decode())
             self._news.set()
 
