@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -21,7 +23,7 @@ from routing.telemetry import Note, Telemetry
 from routing.trace import GivenIds
 from tests import ingestion
 from tests.azure_world import identity, in_this_world, vault, world
-from tests.conftest import ServeApp
+from tests.conftest import ROOT, ServeApp
 from tests.ingestion import Ingestion, attributes
 from tests.routes_for import CHAT, CHAT_PATH, HELLO, KEY, ONCE, PROVIDER_KEY, Stage, routes_for
 from tests.standin_vault import CLIENT_ID, Vault
@@ -273,6 +275,27 @@ async def test_what_is_left_is_sent_at_the_end(pointed_at: Ingestion, kind: str)
     await desk.monitor.close()
     assert events_of(pointed_at) == 3
     assert not [thread for thread in threading.enumerate() if thread.name == "telemetry"]
+
+
+@pytest.mark.parametrize("kind", INSIGHTS)
+def test_a_process_that_ends_in_its_first_second_still_tells_what_it_did(endpoint: Ingestion, kind: str):
+    """On Python 3.12 and later an interpreter that ends starts no thread any more."""
+    code = (
+        "import os, sys\n"
+        "from routing.cloud.monitor import Monitor\n"
+        "from routing.recording import Recorder\n"
+        "from routing.telemetry import Note, Telemetry\n"
+        "told = Telemetry(active=True)\n"
+        "connect = lambda *sdk: Recorder(*sdk, {}, lambda: told.lost)\n"
+        "monitor = Monitor(sys.argv[1], os.environ, told, connect, interval=60, metrics_interval=60)\n"
+        "monitor.start()\n"
+        "monitor.hurry()\n"
+        "told.tell(Note('llm.secret.refreshed', {}))\n"
+    )
+    environment = {**os.environ, monitor.CONNECTION: endpoint.connection_string}
+    command = [sys.executable, "-c", code, kind]
+    subprocess.run(command, cwd=ROOT, env=environment, check=True, timeout=60)
+    assert len(endpoint.named("EventData", "llm.secret.refreshed")) == 1
 
 
 async def test_a_process_that_is_told_to_end_sends_as_it_goes(pointed_at: Ingestion):

@@ -44,6 +44,8 @@ BREATH = 0.0002  # seconds after each thing that is recorded, in which requests 
 UNSENT = 40  # batches that wait for a backend that is away
 TRIES = 4
 HURRY = 0.2  # seconds between two turns of a process that is about to end
+FIRST = 1.0  # seconds before anything is loaded
+LOADING = 3.0  # seconds that it may take at the end
 LAST = 5.0  # seconds that the end waits for the last turn
 _log = logging.getLogger(__name__)
 
@@ -155,7 +157,7 @@ class Monitor:
     ) -> None:
         self._kind, self._environment, self._source, self._connect = kind, environment, source, connect
         self._interval, self._metrics_interval = interval, metrics_interval
-        self._wake, self._ending = threading.Event(), False
+        self._wake, self._loaded, self._ending = threading.Event(), threading.Event(), False
         self._thread: threading.Thread | None = None
         self._warned = False
 
@@ -167,9 +169,15 @@ class Monitor:
             atexit.register(self._end)
 
     def hurry(self) -> None:
-        """The process is about to end: what is told is sent as it comes."""
+        """The process is about to end: what is told is sent as it comes.
+
+        Waits until the packages are loaded, if they are not: they start threads for that, which an interpreter that
+        has begun to end does not do any more. Only a process that ends in its first second has to wait.
+        """
         self._interval = self._metrics_interval = min(self._interval, HURRY)
         self._wake.set()
+        if self._thread is not None:
+            self._loaded.wait(LOADING)
 
     async def close(self) -> None:
         """Sends what is left, and stops."""
@@ -184,13 +192,15 @@ class Monitor:
             self._thread.join(LAST)
 
     def _run(self) -> None:
-        self._pause()  # nobody's first request should wait for what is loaded here
+        self._wake.wait(min(self._interval, FIRST))  # nobody's first request should wait for what is loaded here
         try:
             pipe = self._load()
         except Exception as error:
             self._source.active = False
             _log.warning("Telemetry is off, because %s cannot be used: %s", self._kind, error)
             return
+        finally:
+            self._loaded.set()
         while not self._ending:
             self._turn(pipe, last=False)
             self._pause()

@@ -27,14 +27,23 @@ LEVELS = {"DEBUG": 0, "INFO": 1, "WARNING": 2, "ERROR": 3, "CRITICAL": 4}
 
 
 class OpenCensus:
-    """Batches as envelopes of the package's exporter, whose worker and storage stay unused."""
+    """Batches as envelopes of the package's exporter."""
 
     def __init__(self, resource: Resource, **options: Any) -> None:
+        from opencensus.ext.azure.common import Options, utils
         from opencensus.ext.azure.trace_exporter import AzureExporter
         from opentelemetry.sdk.metrics import Counter, Histogram
         from opentelemetry.sdk.metrics.export import AggregationTemporality
 
-        self._exporter = AzureExporter(enable_local_storage=False, timeout=insights.SECONDS, **options)
+        class Exporter(AzureExporter):  # type: ignore[misc]  # it has no types
+            """Without its worker: a process that is ending starts no thread any more, and ours is enough."""
+
+            def __init__(self) -> None:
+                self.options = Options(enable_local_storage=False, timeout=insights.SECONDS, **options)
+                utils.validate_instrumentation_key(self.options.instrumentation_key)
+                self.storage, self._consecutive_redirects = None, 0
+
+        self._exporter = Exporter()
         told = resource.attributes
         self._tags = {
             "ai.cloud.role": str(told["service.name"]),
@@ -58,7 +67,7 @@ class OpenCensus:
         return self._send(self._of_point(name, point) for name, point in part)
 
     def close(self) -> None:
-        self._exporter._stop(1.0)
+        """Nothing is kept open."""
 
     def _send(self, envelopes: Iterator[Any]) -> bool:
         from opencensus.ext.azure.common.transport import TransportStatusCode
