@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random as randomness
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from typing import Any, TypeVar
 
+from routing import chance
 from routing.instances import Word, word_of
 from routing.ledger import Ledger, LedgerSettings
 from routing.ledger_store import Page, Rows
@@ -40,7 +40,7 @@ class Bookkeeping:
         rows: Rows,
         settings: LedgerSettings,
         clock: Callable[[], float],
-        random: Callable[[], float] = randomness.random,
+        random: Callable[[], float] = chance.random,
     ) -> None:
         self.holder = uuid.uuid4().hex[:16]
         self.tried = asyncio.Event()  # set after the first turn, whatever came of it

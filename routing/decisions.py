@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import random
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 
+from routing import chance
 from routing.types import Decision
 
 KEPT = 10_000  # about 2 KB each
@@ -13,7 +13,7 @@ KEPT = 10_000  # about 2 KB each
 
 def new_id(at: float) -> str:
     """An id that sorts by its time (epoch seconds): 12 hexadecimal digits of milliseconds, 20 of chance."""
-    return f"dec_{int(at * 1000):012x}{random.getrandbits(80):020x}"
+    return f"dec_{int(at * 1000):012x}{chance.bits(80):020x}"
 
 
 def place_of(decision_id: str) -> tuple[int, str]:

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import math
-import random
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
-from routing import retries
+from routing import chance, retries
 from routing.errors import Again, AllFailed, BadRequest, NoTarget, ProviderError, RouterError, TooSlow
 from routing.retries import AskAgain, AskNext, RetrySettings, Stop
 from routing.types import Attempt, Outcome, Plan, Refused, Target, Ticket
@@ -137,7 +136,7 @@ def _next_move(
         tried=tried,
         remaining=_remaining(terms),
         others=bool(others),
-        jitter=random.random(),
+        jitter=chance.random(),
         content_refused_moves_on=terms.content_refused_moves_on,
     )
 

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import random as randomness
 import time
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from routing import breaker
+from routing import breaker, chance
 from routing.breaker_state import Action, Breaker, BreakerSettings, Manual, Phase, Probe, from_document, to_document
 from routing.keeper import HealthSettings, Keeper
 from routing.sharing import Event, Kind, Sharing
@@ -62,7 +61,7 @@ class Health:
         targets: Mapping[str, BreakerSettings],
         store: Store | None = None,
         clock: Callable[[], float] = time.time,
-        random: Callable[[], float] = randomness.random,
+        random: Callable[[], float] = chance.random,
         tell: Callable[[Event], None] | None = None,
         settings: HealthSettings | None = None,
     ) -> None:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import random
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol, TypeVar, cast
 
-from routing import failover, pricing, trace
+from routing import chance, failover, pricing, trace
 from routing.background import Background
 from routing.broadcast import Pieces
 from routing.config import Config, Route
@@ -105,10 +104,11 @@ class Router:
         background: Background,
         clock: Callable[[], float] = time.time,
         ledger: Ledger | None = None,
+        random: Callable[[], float] = chance.random,
     ) -> None:
         self._ledger = ledger or Ledger(rules_of(config), config.file.ledger, clock)
         self._config, self._providers, self._health, self._planner = config, providers, health, planner
-        self._decisions, self._background, self._clock = decisions, background, clock
+        self._decisions, self._background, self._clock, self._random = decisions, background, clock, random
         self._detector = Detector(config.targets, providers, health)
 
     async def chat(self, asked: Asked) -> Answer:
@@ -187,7 +187,7 @@ class Router:
             task = self._planner.detect(request, route)
             if isinstance(request, ChatRequest):
                 task = await self._detector.improve(task, request, route)
-        lots = Lots(random.random(), random.random())
+        lots = Lots(self._random(), self._random())
         plan, facts = await self._planner.plan(features, route, task, lots, request)
         plan = asked.dialect.suited(plan, self._speakers(route, asked.dialect))
         if admission:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import random as randomness
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
 
+from routing import chance
 from routing.documents import (
     Conflict,
     StoreError,
@@ -107,7 +107,7 @@ async def update(
     change: Change,
     *,
     attempts: int = ATTEMPTS,
-    random: Callable[[], float] = randomness.random,
+    random: Callable[[], float] = chance.random,
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> Versioned | None:
     """Applies the pure `change` to the document of `key`; returns what the store then holds.

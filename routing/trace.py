@@ -7,7 +7,6 @@ handler's task or a child of it, and hands it on by itself from there.
 from __future__ import annotations
 
 import asyncio
-import random
 import re
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -17,6 +16,7 @@ from typing import TypeVar
 
 from pydantic_core import to_json
 
+from routing import chance
 from routing.types import Decision
 from routing.wire import Asking
 
@@ -62,7 +62,7 @@ def new_span() -> str:
 
 
 def _hex(bits: int) -> str:
-    return f"{random.getrandbits(bits) or 1:0{bits // 4}x}"
+    return f"{chance.bits(bits) or 1:0{bits // 4}x}"
 
 
 @dataclass(slots=True)

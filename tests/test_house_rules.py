@@ -20,7 +20,7 @@ LONGEST_MODULE = 350  # lines
 # From the inside out: a module imports its own ring or one before it. A new module is added here.
 RINGS = {
     "types": """
-        contradictions documents errors fresh requests settings telemetry_names trace types wire
+        chance contradictions documents errors fresh requests settings telemetry_names trace types wire
     """,
     "rules": """
         breaker breaker_state limit_words limits pricing retries strategies tally task_model task_shape task_text tasks
@@ -118,6 +118,12 @@ def test_providers_and_cloud_import_only_the_types_ring(module):
 @pytest.mark.parametrize("module", [name for name in RINGED if RING.get(name) == "rules"])
 def test_a_rule_is_pure(module):
     assert {name.partition(".")[0] for name in imports(module)} & IMPURE == set()
+
+
+@pytest.mark.parametrize("module", sorted(set(MODULES) - {"routing.chance"}))
+def test_chance_comes_from_one_place(module):
+    """Python's shared generator may be seeded by anybody, and then every instance would draw the same ids."""
+    assert not any(under(name, "random") for name in imports(module))
 
 
 @pytest.mark.parametrize("module", sorted(MODULES))
