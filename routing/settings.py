@@ -13,7 +13,14 @@ _REFERENCE = re.compile(r"env:[A-Za-z_][A-Za-z0-9_]*|keyvault:[A-Za-z0-9-]{1,127
 class Settings(BaseModel):
     """A table of the routes file."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, hide_input_in_errors=True)
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        strict=True,
+        allow_inf_nan=False,
+        hide_input_in_errors=True,
+        defer_build=True,  # one validator for the whole file, when it is read, in place of one for each table
+    )
 
 
 def _reference(value: str) -> str:

@@ -27,7 +27,7 @@ _LARGEST_ECHO = 100  # characters of a caller's value that an error message repe
 class Wire(BaseModel):
     """Open to fields we do not know, and never changed after parsing."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", strict=True, hide_input_in_errors=True)
+    model_config = ConfigDict(frozen=True, extra="ignore", strict=True, hide_input_in_errors=True, defer_build=True)
 
 
 class ImageUrl(Wire):
@@ -75,7 +75,7 @@ class ResponseFormat(Wire):
 class Hints(BaseModel):
     """The `router` object of a request: wishes and ceilings for this one request. Unknown keys are refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, hide_input_in_errors=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, hide_input_in_errors=True, defer_build=True)
 
     task: str | None = None  # one of the ten, in snake or Camel case
     strategy: Literal["task", "cost", "speed"] | None = None
