@@ -14,7 +14,7 @@ from pydantic_core import to_json
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from routing import catalogue
+from routing import catalogue, events
 from routing.answers import EventStream, LateRelay, abandon, decision_headers, error_response, hung_up, json_response
 from routing.errors import (
     BodyTooLarge,
@@ -78,6 +78,8 @@ async def chat(app: App, request: Request, request_id: str) -> Response:
     """`POST /v1/chat/completions`."""
     caller = await app.callers.authenticate(request.headers)
     asked = await asked_by(caller, app, request, request_id)
+    if asked.request.stream and events.wanted(request.headers):
+        return await watched(request, app, asked)
     if asked.request.stream:
         opening = app.router.open(asked)
         return await streamed(request, opening, app.config.file.server.keepalive_seconds, asked)
@@ -179,6 +181,22 @@ async def streamed(
         return EventStream(LateRelay(task, asked.id, dialect), headers, keepalive_seconds, dialect.keepalive)
     answer = task.result()
     return EventStream(answer.relay, {**decision_headers(answer), **headers}, keepalive_seconds, dialect.keepalive)
+
+
+async def watched(request: Request, app: App, asked: Asked) -> Response:
+    """The stream with what the router does in it, begun as soon as there is a plan."""
+    relay = events.Watched(asked, app.router.open, app.decisions.get)
+    begun = asyncio.ensure_future(relay.headers())
+    try:
+        here = await _wait(request, begun, None)
+    except BaseException:
+        relay.leave()
+        raise
+    if not here:
+        relay.leave()
+        raise CallerLeft("The caller left.")
+    headers = {**begun.result(), "x-request-id": asked.id}
+    return EventStream(relay, headers, app.config.file.server.keepalive_seconds, asked.dialect.keepalive)
 
 
 def _request_id(request: Request) -> str:

@@ -15,7 +15,9 @@ from typing import Generic, Protocol, TypeVar
 from routing import chance, retries
 from routing.errors import Again, AllFailed, BadRequest, NoTarget, ProviderError, RouterError, TooSlow
 from routing.retries import AskAgain, AskNext, RetrySettings, Stop
+from routing.trace import CALLER_LEFT
 from routing.types import Attempt, Outcome, Plan, Refused, Target, Ticket
+from routing.watching import Attempts
 
 T = TypeVar("T")
 Call = Callable[[Target], Awaitable[T]]
@@ -59,16 +61,19 @@ class Answered(Generic[T]):
 class _Walk:
     """What happened so far."""
 
-    attempts: list[Attempt] = field(default_factory=list)
+    attempts: Attempts
     refused: list[Refused] = field(default_factory=list)
     free_at: dict[str, float] = field(default_factory=dict)  # target -> when its latest Retry-After is over
     last: ProviderError | None = None
     bigger_than: int | None = None
 
 
-async def run(plan: Plan, call: Call[T], gate: Gate, terms: Terms) -> Answered[T]:
-    """The first answer. Raises NoTarget, AllFailed, or the error at which asking anybody else was no use."""
-    walk = _Walk()
+async def run(plan: Plan, call: Call[T], gate: Gate, terms: Terms, attempts: Attempts | None = None) -> Answered[T]:
+    """The first answer; every failed call goes into `attempts` as it fails, also one that the caller's leaving ends.
+
+    Raises NoTarget, AllFailed, or the error at which asking anybody else was no use.
+    """
+    walk = _Walk(attempts or Attempts())
     queue = [terms.targets[choice.target] for choice in plan.choices]
     while queue:
         target, *others = queue
@@ -98,6 +103,7 @@ async def _ask(
             return None
         tried += 1
         started = _now()
+        walk.attempts.begin(target.name)
         try:
             value = await _in_time(call(target), min(terms.attempt_seconds, _remaining(terms)))
         except ProviderError as error:
@@ -111,10 +117,12 @@ async def _ask(
                 return None
             await asyncio.sleep(move.seconds)
         except BaseException as error:  # the caller left, or we have a bug: no news about the target
-            gate.record(leave, Outcome.NEUTRAL, error=type(error).__name__)
+            name = CALLER_LEFT if isinstance(error, asyncio.CancelledError) else type(error).__name__
+            gate.record(leave, Outcome.NEUTRAL, error=name)
+            _add(walk, leave, Outcome.NEUTRAL, _now() - started, name)
             raise
         else:
-            return Answered(target, value, leave, started, _now() - started, tuple(walk.attempts))
+            return Answered(target, value, leave, started, _now() - started, tuple(walk.attempts.failed))
 
 
 async def _in_time(answer: Awaitable[T], seconds: float) -> T:
@@ -148,20 +156,25 @@ def _note(error: ProviderError, ticket: Ticket, move: retries.Move, gate: Gate, 
         outcome = Outcome.NEUTRAL  # an old key says nothing about the target
     name = type(error).__name__
     gate.record(ticket, outcome, retry_after=error.retry_after, error=name)
-    walk.attempts.append(Attempt(ticket.target, len(walk.attempts) + 1, outcome, seconds, name))
+    _add(walk, ticket, outcome, seconds, name)
     walk.last = error
     walk.free_at.pop(ticket.target, None)
     if error.retry_after is not None:
         walk.free_at[ticket.target] = _now() + error.retry_after
 
 
+def _add(walk: _Walk, ticket: Ticket, outcome: Outcome, seconds: float, error: str) -> None:
+    walk.attempts.add(Attempt(ticket.target, len(walk.attempts.failed) + 1, outcome, seconds, error))
+
+
 def _nobody(plan: Plan, walk: _Walk, terms: Terms) -> RouterError:
     """What to tell the caller when nobody answered."""
     if walk.last is None:
         return _no_target(plan, walk.refused, terms.wall_clock())
-    if isinstance(walk.last, BadRequest) and all(attempt.outcome is Outcome.NEUTRAL for attempt in walk.attempts):
+    failed = walk.attempts.failed
+    if isinstance(walk.last, BadRequest) and all(attempt.outcome is Outcome.NEUTRAL for attempt in failed):
         return walk.last
-    return AllFailed(walk.last, attempts=walk.attempts, retry_after=_retry_after(walk))
+    return AllFailed(walk.last, attempts=failed, retry_after=_retry_after(walk))
 
 
 def _retry_after(walk: _Walk) -> float | None:

@@ -114,5 +114,5 @@ def events(told: Told, walked: Walked) -> Iterator[tuple[str, Attributes, int]]:
     if walked.asked.stream and walked.calls and (spoke := walked.calls[-1].spoke):
         short = {names.DECISION: decision.id, names.TARGET: decision.target, names.ROUTER_ROUTE: decision.plan.route}
         yield names.STREAM_STARTED, some(short), spoke
-        end = {names.OUTPUT_TOKENS: walked.tokens, names.ERROR: walked.error, names.SECONDS: decision.seconds}
+        end = {names.OUTPUT_TOKENS: walked.tokens, names.ERROR: decision.error, names.SECONDS: decision.seconds}
         yield names.STREAM_COMPLETED, some({**short, **end}), told.ended

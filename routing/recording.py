@@ -118,7 +118,7 @@ class Recorder:
     def _request(self, told: Told) -> None:
         walked = told.walked
         decided = about(walked.decision) if walked else {}
-        error = told.error or (walked.error if walked else None)
+        error = told.error or (walked.decision.error if walked else None)
         within = self._span_of_request(told, decided, error)
         if walked is None:
             return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Protocol, TypeVar, cast
 
@@ -15,7 +15,7 @@ from routing.config import Config, Route
 from routing.decisions import Decisions, new_id
 from routing.detector import Detector
 from routing.dialects import CHAT, Dialect
-from routing.errors import Late, ProviderError, RouterError, RunError, TooSlow
+from routing.errors import Late, ProviderError, RunError, TooSlow
 from routing.failover import Answered, Terms
 from routing.ledger import Ledger
 from routing.metering import Admission, rules_of, without_busy
@@ -26,6 +26,7 @@ from routing.relay import Opened, Relay, StreamEnd, opened
 from routing.requests import EmbeddingRequest
 from routing.trace import CALLER_LEFT, Notes
 from routing.types import Attempt, Caller, Choice, Cost, Decision, Outcome, Target, Usage
+from routing.watching import Attempts, Watch
 from routing.wire import Asking, ChatRequest
 
 T = TypeVar("T")
@@ -43,13 +44,17 @@ class Health(failover.Gate, Facts, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """One request as it came in. `label` is the task that a header names, `dialect` how the caller speaks."""
+    """One request as it came in.
+
+    `label` is the task that a header names, `dialect` how the caller speaks; `watch` hears what becomes of it.
+    """
 
     request: Asking
     caller: Caller
     id: str
     label: str | None = None
     dialect: Dialect = CHAT
+    watch: Watch | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +93,7 @@ class _Walk:
     choices: Mapping[str, Choice]
     started: float
     admission: Admission | None = None
+    attempts: Attempts = field(default_factory=Attempts)
     notes: Notes = field(default_factory=lambda: Notes(trace.current.get()))
 
 
@@ -195,7 +201,10 @@ class Router:
         else:
             plan = without_busy(plan, facts, self._ledger, self._clock())
         made = Decision(new_id(at := self._clock()), at, asked.caller.name, request.model, plan, facts)
-        return _Walk(asked, route, made, {choice.target: choice for choice in plan.choices}, started, admission)
+        if asked.watch:
+            asked.watch.planned(made)
+        choices = {choice.target: choice for choice in plan.choices}
+        return _Walk(asked, route, made, choices, started, admission, Attempts(asked.watch))
 
     def _terms(self, walk: _Walk) -> Terms:
         settings = walk.route.settings
@@ -213,19 +222,21 @@ class Router:
         try:
             noted = walk.notes.around
             return await failover.run(
-                walk.decision.plan, lambda target: noted(target.name, call(target)), gate, self._terms(walk)
+                walk.decision.plan,
+                lambda target: noted(target.name, call(target)),
+                gate,
+                self._terms(walk),
+                walk.attempts,
             )
-        except RouterError as error:
-            self._failed(walk, type(error).__name__, error.attempts if isinstance(error, RunError) else ())
-            raise
-        except asyncio.CancelledError:
-            self._failed(walk, CALLER_LEFT, ())
+        except BaseException as error:
+            self._failed(walk, CALLER_LEFT if isinstance(error, asyncio.CancelledError) else type(error).__name__)
             raise
 
-    def _failed(self, walk: _Walk, error: str, attempts: Sequence[Attempt]) -> None:
-        decision = replace(walk.decision, attempts=tuple(attempts), seconds=_now() - walk.started)
+    def _failed(self, walk: _Walk, error: str) -> None:
+        attempts, seconds = tuple(walk.attempts.failed), _now() - walk.started
+        decision = replace(walk.decision, attempts=attempts, seconds=seconds, error=error)
         self._decisions.settled(decision)
-        walk.notes.end(decision, walk.asked.request, error)
+        walk.notes.end(decision, walk.asked.request)
 
     async def _chat(self, target: Target, walk: _Walk) -> Reply:
         dialect, provider = walk.asked.dialect, self._provider(target)
@@ -288,16 +299,15 @@ class Router:
             usage=used,
             cost=self._cost(target, used, served),
             seconds=_now() - walk.started,
+            error=name or (CALLER_LEFT if outcome is Outcome.NEUTRAL else None),
         )
         self._decisions.settled(decision)
         if walk.admission:
             walk.admission.settle(decision)
         own = _overhead(walk, answered)
-        left = CALLER_LEFT if outcome is Outcome.NEUTRAL and error is None else None
         walk.notes.end(
             decision,
             walk.asked.request,
-            name or left,
             model=served,
             tokens=tokens,
             overhead_seconds=own,

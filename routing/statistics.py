@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from routing.trace import CALLER_LEFT
 from routing.types import Decision
 
 
@@ -33,14 +34,14 @@ class Statistics:
 
     def __init__(self, targets: tuple[str, ...], clock: Callable[[], float] = time.time) -> None:
         self._since = clock()
-        self._totals: Counter[str] = Counter(requests=0, answered=0, failed=0, from_cache=0, fallbacks=0)
+        self._totals: Counter[str] = Counter(requests=0, answered=0, failed=0, left=0, from_cache=0, fallbacks=0)
         self._tasks: Counter[str] = Counter()
         self._targets = {name: _OfTarget() for name in targets}
 
     def tell(self, decision: Decision) -> None:
         """A decision that is complete."""
         self._totals["requests"] += 1
-        self._totals["answered" if decision.target is not None else "failed"] += 1
+        self._totals[_outcome(decision)] += 1
         self._tasks[decision.plan.task.kind] += 1
         if decision.from_cache:
             self._totals["from_cache"] += 1
@@ -48,12 +49,12 @@ class Statistics:
         tried = {attempt.target for attempt in decision.attempts}
         self._totals["fallbacks"] += decision.target is not None and bool(tried - {decision.target})
         for attempt in decision.attempts:
-            self._targets[attempt.target].failed_attempts += 1
+            self._targets[attempt.target].failed_attempts += attempt.error != CALLER_LEFT
         if decision.target is not None:
             self._answered(self._targets[decision.target], decision)
 
     def body(self) -> dict[str, Any]:
-        """As JSON. A stream that breaks off is an answer and a failed attempt.
+        """As JSON. A stream that breaks off is an answer and a failed attempt; `left` callers did not wait for one.
 
         Averages are of answers, from the request's arrival to its end; null where there were none.
         """
@@ -66,3 +67,9 @@ class Statistics:
         if decision.first_token_seconds is not None:
             of.streams += 1
             of.first_token_seconds += decision.first_token_seconds
+
+
+def _outcome(decision: Decision) -> str:
+    if decision.target is not None:
+        return "answered"
+    return "left" if decision.error == CALLER_LEFT else "failed"

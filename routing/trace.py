@@ -102,7 +102,6 @@ class Walked:
     decision: Decision
     asked: Asked
     calls: Sequence[Call]
-    error: str | None = None  # the class of what the caller got in place of an answer, or at the end of it
     model: str | None = None  # as the provider names what answered
     tokens: int = 0  # delivered in a stream
     overhead_seconds: float | None = None
@@ -189,19 +188,23 @@ class Notes:
         self,
         decision: Decision,
         request: Asking,
-        error: str | None = None,
         *,
         model: str | None = None,
         tokens: int = 0,
         overhead_seconds: float | None = None,
         answer: bytes | None = None,
     ) -> None:
-        """The walk is over, and with it the call that answered."""
+        """The walk is over, and with it the call that answered.
+
+        The decision says what a failed call ended by: one that took too long was cancelled, and knows no more.
+        """
         if self.calls and self.calls[-1].ended is None:
-            self.calls[-1].ended, self.calls[-1].error = time.time_ns(), error
+            self.calls[-1].ended, self.calls[-1].error = time.time_ns(), decision.error
+        for call, attempt in zip(self.calls, decision.attempts, strict=False):
+            call.error = attempt.error
         if self.exchange:
             content = _content(request, answer, self.exchange.content) if self.exchange.content else None
-            about = error, model, tokens, overhead_seconds, content
+            about = model, tokens, overhead_seconds, content
             self.exchange.settled(Walked(decision, _asked(request), self.calls, *about))
 
 

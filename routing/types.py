@@ -219,3 +219,4 @@ class Decision:
     from_cache: bool = False
     first_token_seconds: float | None = None
     seconds: float = 0.0
+    error: str | None = None  # the class of what the caller got in place of an answer, or at the end of it

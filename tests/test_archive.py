@@ -240,18 +240,20 @@ def test_statistics_count_tasks_targets_fallbacks_and_average_times():
     for each in (
         first,
         replace(first, attempts=(), seconds=3.0, first_token_seconds=None),
-        replace(first, target=None),
+        replace(first, target=None, error="AllFailed"),
+        replace(first, target=None, attempts=(replace(failed[0], error="CallerLeft"),), error="CallerLeft"),
         replace(first, attempts=(), from_cache=True),
     ):
         counted.tell(each)
     assert counted.body() == {
         "since": 5.0,
-        "requests": 4,
+        "requests": 5,
         "answered": 3,
         "failed": 1,
+        "left": 1,
         "from_cache": 1,
         "fallbacks": 1,
-        "tasks": {"planning": 4},
+        "tasks": {"planning": 5},
         "targets": {
             "one": {
                 "answered": 0,

@@ -33,10 +33,10 @@ RINGS = {
     "flow": """
         beside_chat broadcast catalogue completions config custom detector dialects failover features messages
         messages_content messages_request messages_stream metering planner reading refusals relay remembering
-        responses responses_content responses_items responses_request responses_stream router routes_file
+        responses responses_content responses_items responses_request responses_stream router routes_file watching
     """,
     "edge": """
-        answers api credentials messages_api openai_api page responses_api selfcheck status
+        answers api credentials events messages_api openai_api page responses_api selfcheck status
         upkeep usage_api wiring
     """,
 }

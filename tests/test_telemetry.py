@@ -265,10 +265,27 @@ async def test_a_caller_who_leaves_is_no_error(desk: Desk):
     call.cancel()
     with pytest.raises(asyncio.CancelledError):
         await call
-    notes.end(decision(target=None, usage=None, cost=None), request(), "CallerLeft")
+    notes.end(decision(target=None, usage=None, cost=None, error="CallerLeft"), request())
     answered(notes, 499, error="CallerLeft")
     assert desk.spans["chat m1"].status.status_code is StatusCode.UNSET
     assert "llm.provider.errors" not in desk.metrics
+
+
+async def test_a_call_that_was_ended_for_being_slow_is_told_as_that(desk: Desk):
+    notes = desk.begin()
+
+    async def slow() -> None:
+        await asyncio.Event().wait()
+
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0):
+            await notes.around("one", slow())
+    attempt = Attempt("one", 1, Outcome.FAULT, 30.0, "TooSlow")
+    notes.end(decision(attempts=(attempt,), target=None, usage=None, cost=None, error="AllFailed"), request())
+    answered(notes, 504, error="AllFailed")
+    assert dict(desk.spans["chat m1"].attributes)["error.type"] == "TooSlow"
+    (errors,) = desk.metrics["llm.provider.errors"]
+    assert dict(errors.attributes) == {"router.target": "one", "error.type": "TooSlow"}
 
 
 @pytest.mark.parametrize("kind", sorted(telemetry_names.HEALTH_EVENTS))
