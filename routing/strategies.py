@@ -6,6 +6,7 @@ from bisect import bisect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
+from operator import attrgetter
 
 from routing.types import Choice, Estimate, Exclusion, Facts, Plan, Speed, Target, TaskKind
 
@@ -13,6 +14,7 @@ UNKNOWN_QUALITY = 0.75  # of a target whose quality is not stated: good enough f
 UNKNOWN_SPEED = Speed(first_token_seconds=1.0, tokens_per_second=50.0)  # until this instance has seen the target answer
 OVER_CEILING, LACKS, TOO_SMALL = "over the ceiling", "lacks", "context of"  # how these exclusions begin
 _ONLY_EMBEDS = frozenset({"embeddings"})
+_SCORE = attrgetter("score")
 _TIER = 1e12  # above any cost in micro-USD and any time in seconds: a lower tier never outranks a higher one
 
 
@@ -41,7 +43,7 @@ def ranked(route: str, strategy: str, score: Strategy, targets: Sequence[Target]
             exclusions.append(excluded)
         else:
             choices.append(_choice(target, score(target, facts), facts))
-    choices.sort(key=lambda choice: -choice.score)
+    choices.sort(key=_SCORE, reverse=True)  # which keeps the order of ties
     return Plan(route, strategy, facts.task, tuple(choices), tuple(exclusions))
 
 
@@ -50,24 +52,30 @@ def shared(made: Plan, targets: Sequence[Target], draw: float) -> Plan:
     by_name = {target.name: target for target in targets if target.weight is not None}
     if len(by_name) < 2:
         return made
-    choices, ordered = made.choices, list[Choice]()
-    while choices:
-        group = _equals(choices, by_name, made.strategy)
-        ordered += _drawn(group, by_name, draw) if len(group) > 1 else group
-        choices = choices[len(group) :]
-    return replace(made, choices=tuple(ordered))
+    ordered, place = list(made.choices), 0
+    while place < len(ordered):
+        size = _equals(ordered, place, by_name, made.strategy)
+        if size > 1:
+            ordered[place : place + size] = _drawn(ordered[place : place + size], by_name, draw)
+        place += size
+    return Plan(made.route, made.strategy, made.task, tuple(ordered), made.exclusions, made.note)
 
 
 def by_task(order: Mapping[TaskKind, Sequence[str]], targets: Sequence[str]) -> Strategy:
     """The route's list for the detected task; targets not on it, and tasks without one, in the route's order."""
+    usual = {
+        name: Score(-place / len(targets), f"number {place + 1} of the route") for place, name in enumerate(targets)
+    }
+    listed = {
+        kind: {
+            name: Score(1.0 - place / (len(names) + 1), f"number {place + 1} for {kind}")
+            for place, name in enumerate(names)
+        }
+        for kind, names in order.items()
+    }
 
     def score(target: Target, facts: Facts) -> Score:
-        listed = order.get(facts.task.kind, ())
-        if target.name in listed:
-            place = listed.index(target.name)
-            return Score(1.0 - place / (len(listed) + 1), f"number {place + 1} for {facts.task.kind}")
-        place = targets.index(target.name)
-        return Score(-place / len(targets), f"number {place + 1} of the route")
+        return listed.get(facts.task.kind, usual).get(target.name) or usual[target.name]
 
     return score
 
@@ -123,8 +131,8 @@ def _exclusion(target: Target, facts: Facts) -> Exclusion | None:
 def _unsuitable(target: Target, facts: Facts) -> str | None:
     if target.name in facts.deny or (facts.only is not None and target.name not in facts.only):
         return "denied by the request"
-    if missing := facts.needs - target.supports:
-        return f"{LACKS} {', '.join(sorted(missing))}"
+    if not facts.needs <= target.supports:
+        return f"{LACKS} {', '.join(sorted(facts.needs - target.supports))}"
     if target.supports == _ONLY_EMBEDS and facts.needs != _ONLY_EMBEDS:
         return "makes embeddings only"
     size = facts.input_tokens if facts.largest_input is None else facts.largest_input
@@ -147,20 +155,23 @@ def _too_expensive(target: Target, facts: Facts) -> str | None:
 
 
 def _choice(target: Target, score: Score, facts: Facts) -> Choice:
-    estimate = facts.cost.get(target.name)
+    name, estimate = target.name, facts.cost.get(target.name)
+    speed = facts.speed.get(name)
     return Choice(
-        target=target.name,
-        score=score.value,
-        reason=score.reason,
-        output_limit=_imposed(estimate, target, facts),
-        cost=estimate,
-        seconds=expected_seconds(target, facts) if target.name in facts.speed else None,
+        name,
+        score.value,
+        score.reason,
+        _imposed(estimate, target, facts) if facts.output_limit or facts.max_cost is not None else None,
+        estimate,
+        seconds_for(facts.output_tokens, speed) if speed else None,
     )
 
 
 def longest_output(target: Target, facts: Facts) -> int | None:
     """The most output tokens of one answer by the caller's limit and the model's; None when neither is known."""
-    return min((limit for limit in (facts.output_limit, target.max_output) if limit), default=None)
+    if facts.output_limit and target.max_output:
+        return min(facts.output_limit, target.max_output)
+    return facts.output_limit or target.max_output
 
 
 def _imposed(estimate: Estimate | None, target: Target, facts: Facts) -> int | None:
@@ -179,13 +190,13 @@ def _affordable(estimate: Estimate | None, ceiling: float | None) -> int | None:
     return max(1, int((ceiling - estimate.input) / estimate.per_output_token))
 
 
-def _equals(choices: Sequence[Choice], weighted: Mapping[str, Target], strategy: str) -> Sequence[Choice]:
-    """The leading targets of one model that state a weight. A difference in price or time is no equality."""
-    leader = weighted.get(choices[0].target)
-    size = 1
-    while leader and size < len(choices) and _equal(choices[size], choices[0], leader, weighted, strategy):
-        size += 1
-    return choices[:size]
+def _equals(choices: Sequence[Choice], place: int, weighted: Mapping[str, Target], strategy: str) -> int:
+    """How many from `place` on are of one model and state a weight. A difference in price or time is no equality."""
+    first, end = choices[place], place + 1
+    leader = weighted.get(first.target)
+    while leader and end < len(choices) and _equal(choices[end], first, leader, weighted, strategy):
+        end += 1
+    return end - place
 
 
 def _equal(one: Choice, first: Choice, leader: Target, weighted: Mapping[str, Target], strategy: str) -> bool:
