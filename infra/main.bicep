@@ -21,7 +21,7 @@ type modelDeployment = {
   capacity: int
 }
 
-@description('The first part of every name. Letters, digits and hyphens, a letter first.')
+@description('The first part of every name: letters of a to z, digits and hyphens, a letter first.')
 @minLength(3)
 @maxLength(20)
 param name string = 'llm-router'
@@ -73,8 +73,8 @@ param extraSettings object = {}
 @maxLength(100)
 param allowedOrigins string[] = []
 
-@description('Where telemetry goes. `opencensus` and `azuremonitor` send the same to Application Insights, by different packages.')
-@allowed(['opencensus', 'azuremonitor', 'none'])
+@description('Where telemetry goes. `opencensus` and `azuremonitor` send the same to Application Insights, by different packages; `otlp` sends it to the collector that OTEL_EXPORTER_OTLP_ENDPOINT of extraSettings names.')
+@allowed(['opencensus', 'azuremonitor', 'otlp', 'none'])
 param telemetry string = 'opencensus'
 
 // Secrets
@@ -194,6 +194,16 @@ var refusedByPlan = [
   'WEBSITE_CONTENTSHARE'
   'WEBSITE_TIME_ZONE'
 ]
+var letters = 'abcdefghijklmnopqrstuvwxyz'
+var nameCharacters = map(range(0, length(name)), i => toLower(substring(name, i, 1)))
+var wrongCharacters = filter(nameCharacters, each => !contains('${letters}0123456789-', each))
+var tooSmall = filter(operatorAddresses, each => endsWith(each, '/31') || endsWith(each, '/32'))
+var networkSize = contains(networkPrefix, '/') ? int(last(split(networkPrefix, '/'))) : 32
+var openAiRegion = toLower(replace(openAiLocation, ' ', ''))
+var openAiSecondRegion = toLower(replace(openAiSecondLocation, ' ', ''))
+var deployed = map(openAiDeployments, each => each.name)
+var ownRoutes = contains(['routes.azure.toml', 'routes.azure-regions.toml'], routesFile)
+var notDeployed = filter(['gpt-5-mini', 'gpt-5-nano'], model => !contains(deployed, model))
 var cloud = environment().name
 var givenSettings = concat(objectKeys(secretSettings), objectKeys(extraSettings))
 var twice = intersection(objectKeys(secretSettings), objectKeys(extraSettings))
@@ -202,9 +212,14 @@ var unwanted = intersection(givenSettings, refusedByPlan)
 
 // Combinations that cannot work. All of them are told at once, before anything is created.
 var refusals = concat(
+  empty(wrongCharacters) ? [] : ['name has ${join(wrongCharacters, ' ')} in it: use letters of a to z, digits and hyphens only.'],
+  contains(letters, first(nameCharacters)) ? [] : ['name does not begin with a letter: let it begin with one.'],
   !empty(openAiSecondLocation) && empty(openAiLocation) ? ['openAiSecondLocation needs a first region: set openAiLocation too.'] : [],
-  !empty(openAiLocation) && openAiLocation == openAiSecondLocation ? ['openAiSecondLocation is the first region again: choose another, or leave it empty.'] : [],
+  !empty(openAiLocation) && openAiRegion == openAiSecondRegion ? ['openAiSecondLocation is the first region again: choose another, or leave it empty.'] : [],
   !empty(openAiLocation) && empty(openAiDeployments) ? ['openAiLocation is set but no model: name at least one in openAiDeployments, or leave openAiLocation empty.'] : [],
+  length(union(deployed, [])) < length(deployed) ? ['openAiDeployments has two of one name: give each its own.'] : [],
+  !empty(openAiLocation) && !empty(deployed) && ownRoutes && !empty(notDeployed) ? ['${routesFile} asks ${join(notDeployed, ', ')}: add it to openAiDeployments, or set routesFile to a file of your own.'] : [],
+  !empty(openAiLocation) && cloud != 'AzureCloud' ? ['openAiLocation works in Azure\'s public cloud only, whose tokens the router asks for: leave it empty.'] : [],
   empty(openAiLocation) && routesFile == 'routes.azure.toml' ? ['routes.azure.toml needs an Azure OpenAI account: set openAiLocation, or set routesFile to a file of your own.'] : [],
   empty(openAiSecondLocation) && routesFile == 'routes.azure-regions.toml' ? ['routes.azure-regions.toml needs two accounts: set openAiSecondLocation, or leave routesFile out.'] : [],
   alwaysReady > maximumInstances ? ['alwaysReady is above maximumInstances: lower the one or raise the other.'] : [],
@@ -214,7 +229,11 @@ var refusals = concat(
   privateNetwork && cloud != 'AzureCloud' ? ['privateNetwork knows the DNS zones of Azure\'s public cloud only: set it to false and bring your own network.'] : [],
   signalR && empty(signalROrigins) ? ['signalR is on but no page may connect: name them in signalROrigins, or set signalR to false.'] : [],
   !signalR && !empty(signalROrigins) ? ['signalROrigins without the service: set signalR to true, or leave them out.'] : [],
-  alerts && telemetry == 'none' ? ['Alerts read telemetry that is not sent: set alerts to false, or telemetry to opencensus.'] : [],
+  empty(tooSmall) ? [] : ['operatorAddresses has ${join(tooSmall, ', ')}: write single addresses without /32, and ranges up to /30.'],
+  privateNetwork && networkSize > 22 ? ['networkPrefix has no room for two subnets: give it as addresses of a /22 or more, like 10.20.0.0/22.'] : [],
+  alerts && contains(['otlp', 'none'], telemetry) ? ['alerts read telemetry of Application Insights, where none is sent: set alerts to false, or telemetry to opencensus.'] : [],
+  telemetry == 'otlp' && !contains(givenSettings, 'OTEL_EXPORTER_OTLP_ENDPOINT') ? ['telemetry = otlp needs an address: add OTEL_EXPORTER_OTLP_ENDPOINT to extraSettings.'] : [],
+  logDailyGb == 0 ? ['logDailyGb = 0 would drop every log: set it to at least 1, or to -1 for no limit.'] : [],
   !alerts && budgetUsdPerDay > 0 ? ['budgetUsdPerDay is an alert: set alerts to true, or leave it at 0.'] : [],
   !alerts && !empty(alertEmails) ? ['alertEmails get nothing: set alerts to true, or leave them out.'] : [],
   empty(secretsOfficer) || length(secretsOfficer) == 36 ? [] : ['secretsOfficer is not an object id: take it from az ad signed-in-user show --query id -o tsv.'],
@@ -224,7 +243,7 @@ var refusals = concat(
 )
 var place = empty(refusals) ? location : fail('These parameters do not fit together. ${join(refusals, ' ')}')
 
-var suffix = uniqueString(resourceGroup().id, name)
+var suffix = uniqueString(resourceGroup().id, toLower(name))
 var unique = '${toLower(name)}-${take(suffix, 6)}'
 
 resource identity 'Microsoft.ManagedIdentity/userAssignedIdentities@2024-11-30' = {
@@ -234,7 +253,7 @@ resource identity 'Microsoft.ManagedIdentity/userAssignedIdentities@2024-11-30' 
 }
 
 module network 'modules/network.bicep' = if (privateNetwork) {
-  name: 'network'
+  name: '${unique}-network'
   params: {
     name: unique
     location: place
@@ -244,7 +263,7 @@ module network 'modules/network.bicep' = if (privateNetwork) {
 }
 
 module storage 'modules/storage.bicep' = {
-  name: 'storage'
+  name: '${unique}-storage'
   params: {
     name: 'st${suffix}'
     location: place
@@ -252,6 +271,7 @@ module storage 'modules/storage.bicep' = {
     zoneRedundant: zoneRedundant
     isPrivate: privateNetwork
     operatorAddresses: operatorAddresses
+    identityId: identity.id
     principalId: identity.properties.principalId
     subnetId: privateNetwork ? network!.outputs.endpointSubnetId : ''
     blobZoneId: privateNetwork ? network!.outputs.blobZoneId : ''
@@ -260,19 +280,20 @@ module storage 'modules/storage.bicep' = {
 }
 
 module monitor 'modules/monitor.bicep' = {
-  name: 'monitor'
+  name: '${unique}-monitor'
   params: {
     name: unique
     location: place
     tags: tags
     retentionDays: logRetentionDays
     dailyGb: logDailyGb
+    identityId: identity.id
     principalId: identity.properties.principalId
   }
 }
 
 module vault 'modules/vault.bicep' = {
-  name: 'vault'
+  name: '${unique}-vault'
   params: {
     name: 'kv-${suffix}'
     location: place
@@ -281,6 +302,7 @@ module vault 'modules/vault.bicep' = {
     recover: recoverVault
     isPrivate: privateNetwork
     operatorAddresses: operatorAddresses
+    identityId: identity.id
     principalId: identity.properties.principalId
     officerId: secretsOfficer
     workspaceId: monitor.outputs.workspaceId
@@ -290,14 +312,15 @@ module vault 'modules/vault.bicep' = {
 }
 
 module openAi 'modules/openai.bicep' = if (!empty(openAiLocation)) {
-  name: 'openai'
+  name: '${unique}-openai'
   params: {
-    name: '${unique}-${openAiLocation}'
-    location: openAiLocation
+    name: '${unique}-${openAiRegion}'
+    location: openAiRegion
     networkLocation: place
     tags: tags
     deployments: openAiDeployments
     isPrivate: privateNetwork
+    identityId: identity.id
     principalId: identity.properties.principalId
     subnetId: privateNetwork ? network!.outputs.endpointSubnetId : ''
     zoneId: privateNetwork ? network!.outputs.openAiZoneId : ''
@@ -305,14 +328,15 @@ module openAi 'modules/openai.bicep' = if (!empty(openAiLocation)) {
 }
 
 module openAiSecond 'modules/openai.bicep' = if (!empty(openAiSecondLocation)) {
-  name: 'openai-second'
+  name: '${unique}-openai-second'
   params: {
-    name: '${unique}-${openAiSecondLocation}'
-    location: openAiSecondLocation
+    name: '${unique}-${openAiSecondRegion}'
+    location: openAiSecondRegion
     networkLocation: place
     tags: tags
     deployments: openAiDeployments
     isPrivate: privateNetwork
+    identityId: identity.id
     principalId: identity.properties.principalId
     subnetId: privateNetwork ? network!.outputs.endpointSubnetId : ''
     zoneId: privateNetwork ? network!.outputs.openAiZoneId : ''
@@ -320,18 +344,19 @@ module openAiSecond 'modules/openai.bicep' = if (!empty(openAiSecondLocation)) {
 }
 
 module signalRService 'modules/signalr.bicep' = if (signalR) {
-  name: 'signalr'
+  name: '${unique}-signalr'
   params: {
     name: '${unique}-signalr'
     location: place
     tags: tags
     origins: signalROrigins
+    identityId: identity.id
     principalId: identity.properties.principalId
   }
 }
 
 module app 'modules/app.bicep' = {
-  name: 'app'
+  name: '${unique}-app'
   params: {
     name: unique
     location: place
@@ -356,6 +381,7 @@ module app 'modules/app.bicep' = {
     alwaysReady: alwaysReady
     zoneRedundant: zoneRedundant
     isPublic: publicEndpoint
+    isPrivate: privateNetwork
     appSubnetId: privateNetwork ? network!.outputs.appSubnetId : ''
     endpointSubnetId: privateNetwork ? network!.outputs.endpointSubnetId : ''
     zoneId: privateNetwork ? network!.outputs.sitesZoneId : ''
@@ -367,7 +393,7 @@ module app 'modules/app.bicep' = {
 }
 
 module alertRules 'modules/alerts.bicep' = if (alerts) {
-  name: 'alerts'
+  name: '${unique}-alerts'
   params: {
     name: unique
     location: place

@@ -5,6 +5,7 @@ Only the parts of the language that infra/ uses. The grammar is tree-sitter's; i
 
 from __future__ import annotations
 
+from collections import ChainMap
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,10 +41,15 @@ class Resource:
     version: str | None
     existing: bool
     body: Node
+    node: Node
 
     def property(self, *path: str) -> Node:
         """The expression at that path. Raises KeyError."""
         return at(self.body, *path)
+
+    def existence(self) -> list[Node]:
+        """What says which resources there are: condition, loop, name and scope."""
+        return _existence(self.node, self.body)
 
 
 @dataclass(frozen=True)
@@ -51,6 +57,11 @@ class Module:
     symbol: str
     path: str
     body: Node
+    node: Node
+
+    def existence(self) -> list[Node]:
+        """What says which modules there are: condition, loop, name and scope."""
+        return _existence(self.node, self.body)
 
 
 class Bicep:
@@ -80,7 +91,10 @@ class Bicep:
 
     def modules(self) -> list[Module]:
         found = self._declared("module_declaration")
-        return [Module(text(named(node)[0]), _literal(named(node)[1]), _body(node)) for node in found]
+        return [Module(text(named(node)[0]), _literal(named(node)[1]), _body(node), node) for node in found]
+
+    def declared(self) -> list[Resource | Module]:
+        return [*self.resources(), *self.modules()]
 
     def described(self) -> list[str]:
         """Parameters, outputs and types without a description."""
@@ -145,7 +159,20 @@ def evaluate(node: Node, scope: Scope) -> Any:
 def _resource(node: Node) -> Resource:
     kind, _, version = _literal(named(node)[1]).partition("@")
     existing = any(child.type == "existing" for child in node.children)
-    return Resource(text(named(node)[0]), kind, version or None, existing, _body(node))
+    return Resource(text(named(node)[0]), kind, version or None, existing, _body(node), node)
+
+
+def _existence(node: Node, body: Node) -> list[Node]:
+    said = [named(entry)[-1] for entry in named(body) if _is_name(entry)]
+    around: Node | None = body.parent
+    while around is not None and around != node:
+        said += [child for child in named(around) if child.type not in ("object", "if_statement", "for_statement")]
+        around = around.parent
+    return said
+
+
+def _is_name(entry: Node) -> bool:
+    return entry.type == "object_property" and _key(entry) in ("name", "scope", "parent")
 
 
 def _body(node: Node) -> Node:
@@ -214,6 +241,7 @@ def _binary(node: Node, scope: Scope) -> Any:
         "==": lambda a, b: a == b,
         "!=": lambda a, b: a != b,
         ">": lambda a, b: a > b,
+        "<": lambda a, b: a < b,
     }
     return operators[sign](evaluate(left, scope), evaluate(right, scope))
 
@@ -228,7 +256,7 @@ def _member(node: Node, scope: Scope) -> Any:
 
 def _lambda(node: Node, scope: Scope) -> Callable[[Any], Any]:
     parameter, body = named(node)
-    return lambda given: evaluate(body, {**scope, text(parameter): given})
+    return lambda given: evaluate(body, ChainMap({text(parameter): given}, scope))
 
 
 def _call(node: Node, scope: Scope) -> Any:
@@ -240,8 +268,11 @@ def _fail(message: str) -> Any:
     raise Failed(message)
 
 
-def _union(*objects: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for each in objects for name, value in each.items()}
+def _union(first: Any, *others: Any) -> Any:
+    """Of objects, the later ones' values; of arrays, every entry once."""
+    if isinstance(first, list):
+        return list(dict.fromkeys(entry for array in (first, *others) for entry in array))
+    return {name: value for each in (first, *others) for name, value in each.items()}
 
 
 def _to_object(
@@ -252,19 +283,29 @@ def _to_object(
 
 _FUNCTIONS: dict[str, Callable[..., Any]] = {
     "concat": lambda *arrays: [entry for array in arrays for entry in array],
+    "contains": lambda holder, entry: entry in holder,
     "empty": lambda value: not value,
+    "endsWith": str.endswith,
     "environment": lambda: {"name": "AzureCloud"},
     "fail": _fail,
     "filter": lambda entries, wanted: [entry for entry in entries if wanted(entry)],
+    "first": lambda entries: entries[0],
+    "int": int,
     "intersection": lambda first, second: [entry for entry in first if entry in second],
     "items": lambda value: [{"key": key, "value": value[key]} for key in sorted(value)],
     "join": lambda entries, between: between.join(entries),
+    "last": lambda entries: entries[-1],
     "length": len,
     "loadTextContent": lambda path: f"<{path}>",
+    "map": lambda entries, made: [made(entry) for entry in entries],
     "objectKeys": lambda value: sorted(value),
+    "range": lambda start, count: list(range(start, start + count)),
     "replace": lambda value, old, new: value.replace(old, new),
     "resourceGroup": lambda: {"id": "/group", "location": "westeurope"},
+    "split": str.split,
     "string": str,
+    "substring": lambda value, start, size: value[start : start + size],
+    "toLower": str.lower,
     "toObject": _to_object,
     "union": _union,
 }

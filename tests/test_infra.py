@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from routing import config, errors
-from tests.bicep import Bicep, Failed, Resource, evaluate, named, text, walk
+from tests.bicep import Bicep, Failed, Module, Node, Resource, evaluate, named, text, walk
 
 ROOT = Path(__file__).resolve().parent.parent
 INFRA = ROOT / "infra"
@@ -20,6 +20,8 @@ FILES = {path.stem: Bicep(path) for path in [INFRA / "main.bicep", *sorted(INFRA
 WORKFLOWS = sorted(ROOT.glob(".github/workflows/*.yml"))
 ROUTES = sorted(ROOT.glob("routes.azure*.toml"))
 WORKS = {"openAiLocation": "eastus2"}  # parameters that fit together
+OWN_ROUTES = {"openAiLocation": "", "routesFile": "routes.toml"}
+MINI = {"name": "gpt-5-mini", "model": "gpt-5-mini", "version": "1", "sku": "Standard", "capacity": 1}
 
 PLATFORM_OPERATION = "SecretGet"  # of the vault's audit log
 READ_BY_THE_HOST = {
@@ -200,14 +202,23 @@ def test_the_parameters_file_names_parameters_and_fits_together():
     [
         ({"openAiLocation": ""}, "openAiLocation"),
         ({"openAiLocation": "", "openAiSecondLocation": "westus"}, "openAiLocation"),
-        ({"openAiSecondLocation": "eastus2"}, "openAiSecondLocation"),
+        ({"openAiSecondLocation": "East US 2"}, "openAiSecondLocation"),
         ({"openAiDeployments": []}, "openAiDeployments"),
         ({"routesFile": "routes.azure-regions.toml"}, "openAiSecondLocation"),
         ({"alwaysReady": 41}, "maximumInstances"),
         ({"zoneRedundant": True, "alwaysReady": 1}, "alwaysReady"),
         ({"publicEndpoint": False}, "privateNetwork"),
         ({"operatorAddresses": ["192.0.2.1"]}, "privateNetwork"),
-        ({"privateNetwork": True, "cloud": "AzureUSGovernment"}, "privateNetwork"),
+        ({**OWN_ROUTES, "privateNetwork": True, "cloud": "AzureUSGovernment"}, "privateNetwork"),
+        ({"cloud": "AzureUSGovernment"}, "openAiLocation"),
+        ({"name": "my_router"}, "name"),
+        ({"name": "1st-router"}, "name"),
+        ({"privateNetwork": True, "networkPrefix": "10.1.0.0/24"}, "networkPrefix"),
+        ({"privateNetwork": True, "operatorAddresses": ["192.0.2.1/32"]}, "operatorAddresses"),
+        ({"openAiDeployments": [MINI, MINI | {"name": "gpt-5-nano"}, MINI]}, "openAiDeployments"),
+        ({"openAiDeployments": [MINI]}, "openAiDeployments"),
+        ({"alerts": False, "telemetry": "otlp"}, "extraSettings"),
+        ({"logDailyGb": 0}, "logDailyGb"),
         ({"signalR": True}, "signalROrigins"),
         ({"signalROrigins": ["https://app.example.com"]}, "signalR"),
         ({"telemetry": "none"}, "alerts"),
@@ -257,6 +268,9 @@ def test_what_fits_together_is_not_refused():
         "secretsOfficer": "0" * 36,
         "secretSettings": {"OPENAI_API_KEY": "openai"},
         "extraSettings": {"PROVIDER_URL": "https://models.example.com"},
+        "name": "Router-2",
+        "networkPrefix": "10.1.0.0/16",
+        "logDailyGb": -1,
     }
     scope = MAIN.scope({**WORKS, **given})
     assert (scope["refusals"], scope["routesFile"]) == ([], "routes.azure-regions.toml")
@@ -324,6 +338,43 @@ def test_every_role_is_one_we_know_with_its_principal_and_scope():
 def test_every_role_is_documented():
     page = (ROOT / "docs/deploy.md").read_text(encoding="utf-8")
     assert [name for name, *_ in ROLES.values() if name not in page] == []
+
+
+def names_in_code(*nodes: Node) -> set[str]:
+    """Every name that is used there."""
+    return {text(node) for each in nodes for node in walk(each) if node.type == "identifier"}
+
+
+def known_late(module: Module) -> set[str]:
+    """Of a module's parameters and variables, those whose value is known only when another resource stands."""
+    runtime = re.compile(r"\.(properties|outputs)\b|\breference\(")
+    params = next(named(entry)[-1] for entry in named(module.body) if text(named(entry)[0]) == "params")
+    late = {text(named(entry)[0]) for entry in named(params) if runtime.search(text(named(entry)[-1]))}
+    while more := {
+        name
+        for name, node in Bicep(INFRA / module.path).variables().items()
+        if name not in late and names_in_code(node) & late
+    }:
+        late |= more
+    return late
+
+
+@pytest.mark.parametrize("module", MAIN.modules(), ids=lambda module: module.symbol)
+def test_what_if_can_tell_which_resources_there_would_be(module):
+    """It leaves out a module whose resources' names, conditions or loops hang on what is known only later."""
+    late = known_late(module)
+    for each in Bicep(INFRA / module.path).declared():
+        assert not names_in_code(*each.existence()) & late, each.symbol
+
+
+def test_the_reader_sees_what_is_known_late():
+    [app] = [module for module in MAIN.modules() if module.symbol == "app"]
+    assert known_late(app) >= {"identityClientId", "storageName", "insightsConnection"}
+    [rules] = [each for each in FILES["alerts"].declared() if each.symbol == "alertRules"]
+    assert names_in_code(*rules.existence()) >= {"rules", "filter", "name"}
+    [people] = [each for each in FILES["alerts"].declared() if each.symbol == "people"]
+    assert "emails" in names_in_code(*people.existence())
+    assert names_in_code(*resource("vault", "audit").existence()) == {"vault"}
 
 
 def test_the_roles_stand_before_the_app():
@@ -398,9 +449,8 @@ def test_the_reader_of_queries_sees_names():
 
 def rules(**given: object) -> list[dict[str, object]]:
     """The alert rules for those thresholds."""
-    places = {"insightsId": "insights", "workspaceId": "workspace"}
     thresholds = {"seconds": 7, "errorPercent": 8, "budgetUsdPerDay": 9}
-    return list(FILES["alerts"].scope({**places, **thresholds, **given})["rules"])
+    return list(FILES["alerts"].scope({**thresholds, **given})["rules"])
 
 
 def test_every_alert_has_its_query_and_every_query_its_alert():

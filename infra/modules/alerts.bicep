@@ -36,7 +36,7 @@ var rules = [
     title: 'A breaker opened'
     text: 'A target failed so often that no instance asks it for now.'
     severity: 2
-    scope: insightsId
+    inLogs: false
     query: loadTextContent('../queries/breaker-opened.kql')
     window: 'PT5M'
     every: 'PT5M'
@@ -48,7 +48,7 @@ var rules = [
     title: 'A route has no target left'
     text: 'Requests were refused because every target of their route is open or parked.'
     severity: 1
-    scope: insightsId
+    inLogs: false
     query: loadTextContent('../queries/route-unavailable.kql')
     window: 'PT5M'
     every: 'PT5M'
@@ -60,7 +60,7 @@ var rules = [
     title: 'Requests are slow'
     text: 'The slowest twentieth of the requests of a route takes too long.'
     severity: 3
-    scope: insightsId
+    inLogs: false
     query: replace(loadTextContent('../queries/slow.kql'), '{seconds}', string(seconds))
     window: 'PT15M'
     every: 'PT5M'
@@ -72,7 +72,7 @@ var rules = [
     title: 'Requests fail'
     text: 'Too many requests end with an error of the router or of its providers.'
     severity: 1
-    scope: insightsId
+    inLogs: false
     query: replace(loadTextContent('../queries/errors.kql'), '{percent}', string(errorPercent))
     window: 'PT15M'
     every: 'PT5M'
@@ -84,7 +84,7 @@ var rules = [
     title: 'The day\'s budget is at 80 %'
     text: 'What model calls have cost since midnight UTC is above 80 % of the budget.'
     severity: 2
-    scope: insightsId
+    inLogs: false
     query: replace(loadTextContent('../queries/budget.kql'), '{usd}', string(budgetUsdPerDay))
     window: 'P1D'
     every: 'PT15M'
@@ -96,7 +96,7 @@ var rules = [
     title: 'The vault refuses the router'
     text: 'Secrets could not be read from the vault.'
     severity: 1
-    scope: workspaceId
+    inLogs: true
     query: loadTextContent('../queries/vault.kql')
     window: 'PT15M'
     every: 'PT5M'
@@ -108,7 +108,7 @@ var rules = [
     title: 'Instances cannot reach the tables'
     text: 'Breakers work on from what each instance knows; limits and budgets are per instance meanwhile.'
     severity: 2
-    scope: insightsId
+    inLogs: false
     query: loadTextContent('../queries/store-degraded.kql')
     window: 'PT15M'
     every: 'PT5M'
@@ -145,7 +145,7 @@ resource alertRules 'Microsoft.Insights/scheduledQueryRules@2023-12-01' = [
       description: '${rule.text} What to do: docs/operations.md#${rule.key}'
       severity: rule.severity
       enabled: true
-      scopes: [rule.scope]
+      scopes: [rule.inLogs ? workspaceId : insightsId]
       windowSize: rule.window
       evaluationFrequency: rule.every
       autoMitigate: true

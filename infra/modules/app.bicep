@@ -33,7 +33,7 @@ param vaultUri string
 param insightsConnection string
 
 @description('By which package telemetry is sent.')
-@allowed(['opencensus', 'azuremonitor', 'none'])
+@allowed(['opencensus', 'azuremonitor', 'otlp', 'none'])
 param telemetry string
 
 @description('The routes file, by its path in the package.')
@@ -79,6 +79,9 @@ param zoneRedundant bool
 @description('Whether the app can be reached from the internet.')
 param isPublic bool
 
+@description('Send from the private network.')
+param isPrivate bool
+
 @description('The subnet that the app sends from; empty without a private network.')
 param appSubnetId string
 
@@ -117,7 +120,7 @@ resource site 'Microsoft.Web/sites@2024-04-01' = {
     httpsOnly: true
     keyVaultReferenceIdentity: identityId
     publicNetworkAccess: isPublic ? 'Enabled' : 'Disabled'
-    virtualNetworkSubnetId: empty(appSubnetId) ? null : appSubnetId
+    virtualNetworkSubnetId: isPrivate ? appSubnetId : null
     siteConfig: {
       minTlsVersion: '1.2'
       ftpsState: 'Disabled'
@@ -173,8 +176,8 @@ resource site 'Microsoft.Web/sites@2024-04-01' = {
   }
 }
 
-module endpoint 'endpoint.bicep' = if (!empty(appSubnetId) && !isPublic) {
-  name: 'endpoint-app'
+module endpoint 'endpoint.bicep' = if (isPrivate && !isPublic) {
+  name: 'endpoint-${name}-app'
   params: {
     name: '${name}-app'
     location: location

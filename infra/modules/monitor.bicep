@@ -18,7 +18,10 @@ param retentionDays int
 @minValue(-1)
 param dailyGb int
 
-@description('The router\'s identity, which sends telemetry.')
+@description('The id of the router\'s identity.')
+param identityId string
+
+@description('The object id of the router\'s identity, which sends telemetry.')
 param principalId string
 
 var metricsPublisher = '3913510d-42f4-4e42-8a64-420c390055eb'
@@ -48,7 +51,7 @@ resource insights 'Microsoft.Insights/components@2020-02-02' = {
 }
 
 resource routerSends 'Microsoft.Authorization/roleAssignments@2022-04-01' = {
-  name: guid(insights.id, principalId, metricsPublisher)
+  name: guid(insights.id, identityId, metricsPublisher)
   scope: insights
   properties: {
     roleDefinitionId: subscriptionResourceId('Microsoft.Authorization/roleDefinitions', metricsPublisher)

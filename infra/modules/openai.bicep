@@ -34,7 +34,10 @@ param deployments modelDeployment[]
 @description('Reach it through a private endpoint only.')
 param isPrivate bool
 
-@description('The router\'s identity, which asks the models.')
+@description('The id of the router\'s identity.')
+param identityId string
+
+@description('The object id of the router\'s identity, which asks the models.')
 param principalId string
 
 @description('The subnet of the private endpoint.')
@@ -81,7 +84,7 @@ resource models 'Microsoft.CognitiveServices/accounts/deployments@2025-06-01' = 
 ]
 
 resource routerAsks 'Microsoft.Authorization/roleAssignments@2022-04-01' = {
-  name: guid(account.id, principalId, openAiUser)
+  name: guid(account.id, identityId, openAiUser)
   scope: account
   properties: {
     roleDefinitionId: subscriptionResourceId('Microsoft.Authorization/roleDefinitions', openAiUser)

@@ -14,7 +14,10 @@ param tags object
 @description('Pages that may connect.')
 param origins string[]
 
-@description('The router\'s identity.')
+@description('The id of the router\'s identity.')
+param identityId string
+
+@description('The object id of the router\'s identity, which gets the roles.')
 param principalId string
 
 var restOwner = 'fd53cd77-2268-407a-8f46-7e7863d0f521'
@@ -41,7 +44,7 @@ resource service 'Microsoft.SignalRService/signalR@2024-03-01' = {
 }
 
 resource routerSends 'Microsoft.Authorization/roleAssignments@2022-04-01' = {
-  name: guid(service.id, principalId, restOwner)
+  name: guid(service.id, identityId, restOwner)
   scope: service
   properties: {
     roleDefinitionId: subscriptionResourceId('Microsoft.Authorization/roleDefinitions', restOwner)

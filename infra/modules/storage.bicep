@@ -20,7 +20,10 @@ param isPrivate bool
 @description('Addresses that may reach it all the same.')
 param operatorAddresses string[]
 
-@description('The router\'s identity.')
+@description('The id of the router\'s identity.')
+param identityId string
+
+@description('The object id of the router\'s identity, which gets the roles.')
 param principalId string
 
 @description('The subnet of the private endpoints.')
@@ -80,7 +83,7 @@ resource tables 'Microsoft.Storage/storageAccounts/tableServices/tables@2025-01-
 ]
 
 resource packagesAndHost 'Microsoft.Authorization/roleAssignments@2022-04-01' = {
-  name: guid(account.id, principalId, blobDataOwner)
+  name: guid(account.id, identityId, blobDataOwner)
   scope: account
   properties: {
     roleDefinitionId: subscriptionResourceId('Microsoft.Authorization/roleDefinitions', blobDataOwner)
@@ -90,7 +93,7 @@ resource packagesAndHost 'Microsoft.Authorization/roleAssignments@2022-04-01' = 
 }
 
 resource routerTables 'Microsoft.Authorization/roleAssignments@2022-04-01' = {
-  name: guid(account.id, principalId, tableDataContributor)
+  name: guid(account.id, identityId, tableDataContributor)
   scope: account
   properties: {
     roleDefinitionId: subscriptionResourceId('Microsoft.Authorization/roleDefinitions', tableDataContributor)
@@ -100,7 +103,7 @@ resource routerTables 'Microsoft.Authorization/roleAssignments@2022-04-01' = {
 }
 
 module blobEndpoint 'endpoint.bicep' = if (isPrivate) {
-  name: 'endpoint-blob'
+  name: 'endpoint-${name}-blob'
   params: {
     name: '${name}-blob'
     location: location
@@ -113,7 +116,7 @@ module blobEndpoint 'endpoint.bicep' = if (isPrivate) {
 }
 
 module tableEndpoint 'endpoint.bicep' = if (isPrivate) {
-  name: 'endpoint-table'
+  name: 'endpoint-${name}-table'
   params: {
     name: '${name}-table'
     location: location

@@ -25,7 +25,10 @@ param isPrivate bool
 @description('Addresses that may reach it all the same.')
 param operatorAddresses string[]
 
-@description('The router\'s identity, which reads secrets.')
+@description('The id of the router\'s identity.')
+param identityId string
+
+@description('The object id of the router\'s identity, which reads secrets.')
 param principalId string
 
 @description('Who writes secrets; empty for nobody.')
@@ -68,7 +71,7 @@ resource vault 'Microsoft.KeyVault/vaults@2024-11-01' = {
 }
 
 resource routerReads 'Microsoft.Authorization/roleAssignments@2022-04-01' = {
-  name: guid(vault.id, principalId, secretsUser)
+  name: guid(vault.id, identityId, secretsUser)
   scope: vault
   properties: {
     roleDefinitionId: subscriptionResourceId('Microsoft.Authorization/roleDefinitions', secretsUser)
@@ -103,7 +106,7 @@ resource audit 'Microsoft.Insights/diagnosticSettings@2021-05-01-preview' = {
 }
 
 module endpoint 'endpoint.bicep' = if (isPrivate) {
-  name: 'endpoint-vault'
+  name: 'endpoint-${name}-vault'
   params: {
     name: '${name}-vault'
     location: location
