@@ -122,7 +122,7 @@ async def current() -> App:
     except Misconfigured as error:
         _built.refused = error
         raise
-    worker.before_the_end(_built.app.hurry)
+    worker.before_the_end(_built.app.hurry, forget)
     _built.app.sender.start()
     await asyncio.gather(_built.app.health.warm(), _built.app.bookkeeping.warm())
     return _built.app

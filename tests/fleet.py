@@ -81,9 +81,14 @@ class Member:
 
 @asynccontextmanager
 async def fleet(
-    environments: Sequence[Mapping[str, str]], routes: Path, *, skews: Sequence[float] = (), warm: bool = True
+    environments: Sequence[Mapping[str, str]],
+    routes: Path,
+    *,
+    skews: Sequence[float] = (),
+    warm: bool = True,
+    host: str = "local.host",
 ) -> AsyncIterator[list[Member]]:
-    """One worker process for each environment, all with the same routes file.
+    """One worker process for each environment, all with the same routes file, served by the module `host`.
 
     Warm ones have built their app, which happens at the first request, by a look at /health.
     """
@@ -91,7 +96,7 @@ async def fleet(
         processes = []
         for place, environment in enumerate(environments):
             given = {"ROUTER_CONFIG": str(routes), **KEYS, **environment}
-            processes.append(stack.enter_context(_process(given, skews[place] if skews else 0.0)))
+            processes.append(stack.enter_context(_process(given, skews[place] if skews else 0.0, host)))
         stack.callback(_end_all, processes)
         urls = await asyncio.gather(*(asyncio.to_thread(_url, process) for process in processes))
         members = []
@@ -111,8 +116,8 @@ async def fleet(
 
 
 @contextmanager
-def _process(environment: Mapping[str, str], skew: float) -> Iterator[subprocess.Popen[str]]:
-    start = ["-c", SKEWED, str(skew)] if skew else ["-m", "local.host"]
+def _process(environment: Mapping[str, str], skew: float, host: str) -> Iterator[subprocess.Popen[str]]:
+    start = ["-c", SKEWED, str(skew)] if skew else ["-m", host]
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("ROUTER_", "STANDIN_"))}
     with subprocess.Popen(
         [sys.executable, *start, "--port", "0"],

@@ -606,16 +606,56 @@ def test_limits_that_make_no_sense_are_refused_with_their_place(text: str, told:
     assert [error for error in refused.value.errors if error.startswith(told)], refused.value.errors
 
 
-async def test_a_process_that_is_told_to_end_hurries_before_its_server_acts():
+class Server:
+    """A server that handles signals as uvicorn's does."""
+
+    def __init__(self, happened: list[str]) -> None:
+        self._happened = happened
+
+    def handle_exit(self, number: int, frame: Any) -> None:
+        self._happened.append("signal")
+
+    async def shutdown(self, sockets: Any = None) -> None:
+        self._happened.append("last answer")
+
+
+async def test_a_process_that_is_told_to_end_hurries_and_finishes_after_its_servers_last_answer():
     happened: list[str] = []
-    kept = signal.signal(signal.SIGTERM, lambda *_: happened.append("server"))
+    server = Server(happened)
+    kept = signal.signal(signal.SIGTERM, server.handle_exit)
+
+    async def last() -> None:
+        happened.append("last")
+        raise OSError("the table is away")
+
     try:
-        worker.before_the_end(lambda: happened.append("hurry"))
+        worker.before_the_end(lambda: happened.append("hurry"), last)
         signal.raise_signal(signal.SIGTERM)
         await asyncio.sleep(0)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        worker.before_the_end(lambda: happened.append("never"))
+        await server.shutdown(sockets=None)
+    finally:
+        signal.signal(signal.SIGTERM, kept)
+    assert happened in (["signal", "hurry", "last answer", "last"], ["hurry", "signal", "last answer", "last"])
+
+
+async def test_where_nobody_handles_the_signal_it_ends_the_process_as_ever():
+    kept = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    try:
+        worker.before_the_end(_never, _never_at_last)
         assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     finally:
         signal.signal(signal.SIGTERM, kept)
-    assert sorted(happened) == ["hurry", "server"]
+
+
+def _never() -> None:
+    raise AssertionError
+
+
+async def _never_at_last() -> None:
+    raise AssertionError
+
+
+@pytest.mark.parametrize("server", [None, object(), Ledger], ids=["none", "another", "class"])
+def test_a_server_that_looks_different_is_left_alone(server: Any):
+    worker.after_shutdown(server, _never_at_last)
+    assert not hasattr(getattr(server, "shutdown", None), "__wrapped__")

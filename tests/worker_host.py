@@ -1,7 +1,8 @@
 """The real Python worker library, driven in this process as the Functions host drives it, and served as ASGI.
 
 The host sends the worker each request twice: an invocation over gRPC, whose messages are plain objects here, and the
-HTTP request itself to the web server that the worker opens. Here that web server's application is called directly.
+HTTP request itself to the web server that the worker opens. Here that web server's application is called directly, or
+served in a process of its own by the very server that the worker opens: `python -m tests.worker_host`.
 """
 
 from __future__ import annotations
@@ -10,12 +11,13 @@ import asyncio
 import json
 import sys
 import uuid
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
+from azurefunctions.extensions.http import fastapi
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -76,25 +78,47 @@ class WorkerHost:
 
     async def start(self) -> None:
         """Let the worker import and index the function app; RuntimeError with its stack trace when it refuses."""
+
+        async def capture(server: Any) -> None:
+            self._inner = server.web_app
+
+        with mock.patch.object(fastapi.WebServer, "serve", capture):
+            await self._load()
+
+    async def serve(self, on_ready: Callable[[str], None]) -> None:
+        """The same, and let the worker open its own web server, in the main thread as in the cloud, until it ends."""
+        worker_serves, ended = fastapi.WebServer.serve, asyncio.get_running_loop().create_future()
+
+        async def serve(server: Any) -> None:
+            self._inner, server.web_app = server.web_app, self
+            ready = asyncio.create_task(_listening(server.port, lambda: on_ready(f"http://127.0.0.1:{server.port}")))
+            await worker_serves(server)
+            await ready
+            ended.set_result(None)
+
+        with mock.patch.object(fastapi.WebServer, "serve", serve):
+            await self._load()
+        await ended
+
+    async def _load(self) -> None:
         import azure_functions_runtime as worker
 
         self._worker = worker
         sys.path.insert(0, str(self._directory))
         sys.modules.pop("function_app", None)  # a FunctionApp gives out its functions only once
-        with _captured_web_app() as captured:
-            request = SimpleNamespace(capabilities={}, function_app_directory=str(self._directory))
-            answer = await worker.worker_init_request(
-                SimpleNamespace(
-                    request=SimpleNamespace(worker_init_request=request),
-                    properties={"protos": _PROTOS, "host": "127.0.0.1"},
-                )
+        request = SimpleNamespace(capabilities={}, function_app_directory=str(self._directory))
+        answer = await worker.worker_init_request(
+            SimpleNamespace(
+                request=SimpleNamespace(worker_init_request=request),
+                properties={"protos": _PROTOS, "host": "127.0.0.1"},
             )
-            if answer.result.status != _StatusResult.Success:
-                raise RuntimeError(answer.result.exception.stack_trace)
-            self._inner = await captured
+        )
+        if answer.result.status != _StatusResult.Success:
+            raise RuntimeError(answer.result.exception.stack_trace)
         metadata = await worker.functions_metadata_request(SimpleNamespace())
         for function in metadata.function_metadata_results:
             self._add(function)
+        await asyncio.sleep(0)  # in which the task begins that serves
 
     def _add(self, function: Any) -> None:
         bindings = [json.loads(binding) for binding in function.raw_bindings]
@@ -104,6 +128,8 @@ class WorkerHost:
                 self._table.add(route, trigger.get("methods", ()), (function.function_id, trigger["name"]))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return await self._inner(scope, receive, send)
         found = self._table.find(scope["method"], scope["path"])
         if found is None:
             return await Response(status_code=404)(scope, receive, send)
@@ -132,15 +158,16 @@ class WorkerHost:
         )
 
 
-@contextmanager
-def _captured_web_app() -> Any:
-    """A future of the application that the worker would serve on a port of its own."""
-    from azurefunctions.extensions.http import fastapi
+async def _listening(port: int, then: Callable[[], None]) -> None:
+    while True:
+        try:
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+        except ConnectionRefusedError:
+            await asyncio.sleep(0.01)
+        else:
+            writer.close()
+            return then()
 
-    captured: asyncio.Future[ASGIApp] = asyncio.get_running_loop().create_future()
 
-    async def serve(server: Any) -> None:
-        captured.set_result(server.web_app)
-
-    with mock.patch.object(fastapi.WebServer, "serve", serve):
-        yield captured
+if __name__ == "__main__":
+    asyncio.run(WorkerHost(".").serve(lambda url: print(url, flush=True)))

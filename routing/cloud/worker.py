@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import inspect
 import logging
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from types import FrameType, ModuleType
 from typing import Any
 
 # The library of Python 3.13 and later, and the worker of 3.11 and 3.12; both load before the function app.
 _HTTP_MODULES = ("azure_functions_runtime.http_v2", "azure_functions_worker.http_v2")
 _POP = "_pop_http_response"
+LAST_SECONDS = 10.0  # for what is done after the last answer; then the process ends, done or not
+_log = logging.getLogger(__name__)
 
 
 def install() -> None:
@@ -25,22 +28,46 @@ def install() -> None:
             forget_answered_requests(sys.modules[name])
 
 
-def before_the_end(call: Callable[[], None]) -> None:
-    """Has `call` made in the running loop when SIGTERM comes, and then what the server does about it.
+def before_the_end(soon: Callable[[], None], last: Callable[[], Awaitable[None]]) -> None:
+    """Has `soon` called in the running loop when SIGTERM comes, and `last` awaited after the server's last answer.
+
+    The worker's server drains and then lets the signal end the process at once: no task is cancelled, and nothing that
+    was to be done at exit is done. So what is to be said last has to be said while the server shuts down.
 
     Where nobody handles the signal nothing is changed: the process ends at once, as it would without us. The same
     where we do not run in the main thread, in which Python takes signals.
     """
-    loop, server = asyncio.get_running_loop(), signal.getsignal(signal.SIGTERM)
-    if threading.current_thread() is not threading.main_thread() or not callable(server):
+    loop, handler = asyncio.get_running_loop(), signal.getsignal(signal.SIGTERM)
+    if threading.current_thread() is not threading.main_thread() or not callable(handler):
         return
 
     def handle(number: int, frame: FrameType | None) -> None:
         if not loop.is_closed():
-            loop.call_soon_threadsafe(call)
-        server(number, frame)
+            loop.call_soon_threadsafe(soon)
+        handler(number, frame)
 
     signal.signal(signal.SIGTERM, handle)
+    after_shutdown(getattr(handler, "__self__", None), last)
+
+
+def after_shutdown(server: Any, last: Callable[[], Awaitable[None]]) -> None:
+    """Has `last` awaited when a uvicorn server has shut down; nothing is done where `server` looks different."""
+    shutdown = getattr(server, "shutdown", None)
+    if inspect.iscoroutinefunction(shutdown) and not hasattr(shutdown, "__wrapped__"):
+        server.shutdown = _then(shutdown, last)
+
+
+def _then(shutdown: Callable[..., Awaitable[None]], last: Callable[[], Awaitable[None]]) -> Callable[..., Any]:
+    @functools.wraps(shutdown)
+    async def shut_down_and_finish(*args: Any, **options: Any) -> None:
+        await shutdown(*args, **options)
+        try:
+            async with asyncio.timeout(LAST_SECONDS):
+                await last()
+        except Exception as error:
+            _log.warning("The end was not orderly: %s", type(error).__name__)
+
+    return shut_down_and_finish
 
 
 def quiet_access_log() -> None:
