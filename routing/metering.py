@@ -93,10 +93,11 @@ class Admission:
     def settle(self, decision: Decision, *, cached: bool = False) -> None:
         """An answer is complete, or as complete as it will get."""
         usage, cost = decision.usage, decision.cost
-        counts = Counts(requests=1, cached=1)
+        saved = (cost and cost.saved_micro_usd) or 0
+        counts = Counts(requests=1, cached=1, saved_micro_usd=saved)
         if not cached and usage is not None:
             paid = cost.micro_usd if cost else None
-            counts = Counts(1, 0, 0, usage.input, usage.output, paid or 0, int(paid is None))
+            counts = Counts(1, 0, 0, usage.input, usage.output, paid or 0, int(paid is None), saved)
             if decision.target:
                 self._ledger.wrote(decision.target, usage.input + usage.output - self._tokens)
         self._settle(Of(self._caller, decision.target or "", decision.plan.task.kind, decision.plan.route), counts)

@@ -65,6 +65,7 @@ def about(decision: Decision) -> Attributes:
             names.EXCLUDED: len(plan.exclusions),
             names.CACHED: decision.from_cache,
             names.COST: cost.micro_usd if cost else None,
+            names.SAVED: cost.saved_micro_usd if cost else None,
             names.PRICES: cost.price_version if cost else None,
             names.INPUT_TOKENS: usage.input if usage else None,
             names.OUTPUT_TOKENS: usage.output if usage else None,

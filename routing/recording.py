@@ -126,8 +126,7 @@ class Recorder:
             self._call(told, walked, call, number, within)
         if told.status is not None:
             self._served(told, walked, error)
-        if not walked.decision.from_cache:
-            self._paid(walked)
+        self._paid(walked)
         for name, attributes, at in events(told, walked):
             self._event(name, {**attributes, names.REQUEST_ID: told.id}, at, within)
 
@@ -206,19 +205,22 @@ class Recorder:
             self._observe(other, max(0.0, seconds - spoke) / (walked.tokens - 1), dimensions)
 
     def _paid(self, walked: Walked) -> None:
-        decision, usage = walked.decision, walked.decision.usage
-        if usage is None:
-            return
+        """What was used and what that cost; an answer from the cache used nothing, and saved all of it."""
+        decision, usage, cost = walked.decision, walked.decision.usage, walked.decision.cost
         dimensions = {
             names.TARGET: decision.target,
             names.TASK: decision.plan.task.kind,
             names.CALLER: decision.caller,
             names.ROUTER_ROUTE: decision.plan.route,
         }
+        if cost and cost.saved_micro_usd is not None:
+            self._count(names.SAVED_USD, cost.saved_micro_usd / 1e6, dimensions)
+        if usage is None or decision.from_cache:
+            return
         for kind, tokens in (("input", usage.input), ("output", usage.output)):
             self._count(names.COST_TOKENS, tokens, {**dimensions, names.TOKEN_TYPE: kind})
-        if decision.cost and decision.cost.micro_usd is not None:
-            self._count(names.COST_USD, decision.cost.micro_usd / 1e6, dimensions)
+        if cost and cost.micro_usd is not None:
+            self._count(names.COST_USD, cost.micro_usd / 1e6, dimensions)
         if walked.asked.stream:
             self._count(names.STREAMED, walked.tokens, {names.TARGET: decision.target})
 

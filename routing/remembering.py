@@ -8,7 +8,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
-from routing import trace
+from routing import savings, trace
 from routing.broadcast import Broadcast, Pieces, Recorded, Replay
 from routing.cache import LARGEST, Cache, Kept, Terms, cacheable, key_of
 from routing.config import Config, Route
@@ -17,7 +17,7 @@ from routing.errors import LimitExceeded
 from routing.providers.base import Reply
 from routing.router import Answer, Asked, OpenAnswer, Router
 from routing.trace import Notes
-from routing.types import Cost, Decision
+from routing.types import Decision
 
 T = TypeVar("T")
 Place = tuple[str, str]  # a route and what equal requests to it have in common
@@ -130,7 +130,7 @@ class Remembering:
                 caller=asked.caller.name,
                 model=asked.request.model,
                 attempts=(),
-                cost=Cost(0, first.cost.price_version if first.cost else ""),
+                cost=savings.of_a_hit(first.cost),
                 from_cache=True,
                 first_token_seconds=None,
                 seconds=0.0,

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Protocol, TypeVar, cast
 
-from routing import chance, failover, pricing, trace
+from routing import chance, failover, pricing, savings, trace
 from routing.background import Background
 from routing.broadcast import Pieces
 from routing.config import Config, Route
@@ -297,7 +297,7 @@ class Router:
             attempts=(*answered.attempts, *failed),
             target=target.name,
             usage=used,
-            cost=self._cost(target, used, served),
+            cost=self._cost(walk.decision, target, used, served),
             seconds=_now() - walk.started,
             error=name or (CALLER_LEFT if outcome is Outcome.NEUTRAL else None),
         )
@@ -315,9 +315,12 @@ class Router:
         )
         return decision
 
-    def _cost(self, target: Target, usage: Usage, served: str | None) -> Cost:
-        rates = self._planner.rates(target, served)
-        return pricing.cost(usage, rates, self._planner.prices.version)
+    def _cost(self, decision: Decision, target: Target, usage: Usage, served: str | None) -> Cost:
+        paid = pricing.cost(usage, self._planner.rates(target, served), self._planner.prices.version)
+        others = savings.adequate(decision.plan, decision.facts, self._config.targets)
+        return savings.with_savings(
+            paid, usage, (self._planner.rates(other) for other in others if other is not target)
+        )
 
 
 def _request(walk: _Walk, target: Target) -> ChatRequest:

@@ -30,7 +30,8 @@ ROUTER_ROUTE, STRATEGY = "router.route", "router.strategy"
 TASK, CONFIDENCE = "router.task", "router.task.confidence"
 TARGET, ATTEMPT, ATTEMPTS, OUTCOME = "router.target", "router.attempt", "router.attempts", "router.outcome"
 FALLBACKS, EXCLUDED, CACHED = "router.fallbacks", "router.excluded", "router.from_cache"
-COST, PRICES, OVERHEAD = "router.cost.micro_usd", "router.cost.price_version", "router.overhead_seconds"
+COST, SAVED, PRICES = "router.cost.micro_usd", "router.cost.saved_micro_usd", "router.cost.price_version"
+OVERHEAD = "router.overhead_seconds"
 ESTIMATED, DETAIL, SECRET, FROM = "router.usage.estimated", "router.detail", "router.secret", "router.fallback.from"
 SECONDS, LOGGER = "router.seconds", "router.logger"
 
@@ -102,6 +103,9 @@ BREAKER = Metric("llm.circuit_breaker.state", "gauge", "{state}", "0 closed, 1 h
 STREAMED = Metric("llm.streaming.tokens", "counter", "{token}", "Tokens delivered in streams.")
 COST_TOKENS = Metric("llm.cost.tokens", "counter", "{token}", "Tokens that were paid for.")
 COST_USD = Metric("llm.cost.usd", "counter", "USD", "Money spent, where the price is known.")
+SAVED_USD = Metric(
+    "llm.cost.saved_usd", "counter", "USD", "What the most expensive target that is good enough would have cost more."
+)
 OWN_TIME = Metric("llm.router.overhead", "histogram", "s", "The router's own time in a request.", _OWN)
 LOST = Metric("llm.telemetry.dropped", "counter", "{item}", "Telemetry that found no room or no backend.")
 
@@ -119,6 +123,7 @@ METRICS = (
     STREAMED,
     COST_TOKENS,
     COST_USD,
+    SAVED_USD,
     OWN_TIME,
     LOST,
 )
@@ -127,8 +132,8 @@ ATTRIBUTES = (
     *(METHOD, ROUTE, STATUS, ADDRESS, PORT, ERROR, OPERATION, PROVIDER, STREAM, REQUEST_MODEL, RESPONSE_MODEL),
     *(MAX_TOKENS, TEMPERATURE, TOP_P, FIRST_CHUNK, INPUT_TOKENS, OUTPUT_TOKENS, CACHE_READ, CACHE_WRITE, REASONING),
     *(TOKEN_TYPE, INPUT_MESSAGES, OUTPUT_MESSAGES, REQUEST_ID, DECISION, CALLER, ROUTER_ROUTE, STRATEGY, TASK),
-    *(CONFIDENCE, TARGET, ATTEMPT, ATTEMPTS, OUTCOME, FALLBACKS, EXCLUDED, CACHED, COST, PRICES, OVERHEAD, ESTIMATED),
-    *(DETAIL, SECRET, FROM, SECONDS, LOGGER),
+    *(CONFIDENCE, TARGET, ATTEMPT, ATTEMPTS, OUTCOME, FALLBACKS, EXCLUDED, CACHED, COST, SAVED, PRICES, OVERHEAD),
+    *(ESTIMATED, DETAIL, SECRET, FROM, SECONDS, LOGGER),
 )
 EMITTED = frozenset((*EVENTS, *ATTRIBUTES, *(metric.name for metric in METRICS)))
 

@@ -200,6 +200,7 @@ class Cost:
 
     micro_usd: int | None
     price_version: str
+    saved_micro_usd: int | None = None  # against the most expensive target that could have answered as well
 
 
 @dataclass(frozen=True, slots=True)

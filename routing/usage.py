@@ -34,6 +34,7 @@ class Counts:
     output_tokens: int = 0
     micro_usd: int = 0
     unpriced: int = 0
+    saved_micro_usd: int = 0  # against the most expensive target that could have answered as well
 
     def __add__(self, other: Counts) -> Counts:
         return Counts(*map(add, _numbers(self), _numbers(other)))
@@ -134,7 +135,7 @@ def lines_of(day: str, document: Mapping[str, Any]) -> Iterator[Line]:
     listed = document.get("lines")
     for line in listed if isinstance(listed, list) else ():
         if isinstance(line, list) and len(line) >= 11 and all(isinstance(name, str) for name in line[:4]):
-            numbers = line[4:11]
+            numbers = line[4:12]  # 7 in rows of builds that did not count savings
             if all(type(number) is int and number >= 0 for number in numbers):
                 yield Line(day, Of(*line[:4]), Counts(*numbers))
 

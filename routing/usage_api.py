@@ -101,6 +101,7 @@ def _shown(counts: Counts) -> dict[str, Any]:
         "output_tokens": counts.output_tokens,
         "usd": counts.micro_usd / 1e6,
         "unpriced": counts.unpriced,
+        "saved_usd": counts.saved_micro_usd / 1e6,
     }
 
 

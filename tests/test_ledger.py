@@ -402,7 +402,8 @@ class TestBook:
         book.written(book.unwritten)
         book.add("2026-01-01", OF._replace(route=f"r{LINES_A_ROW}"), Counts(1))
         assert book.unwritten == {("2026-01-01", 1)}
-        assert book.row("2026-01-01", 1)["lines"] == [["app", "gpt", "general", f"r{LINES_A_ROW}", 2, 0, 0, 0, 0, 0, 0]]
+        of = ["app", "gpt", "general", f"r{LINES_A_ROW}"]
+        assert book.row("2026-01-01", 1)["lines"] == [[*of, 2, 0, 0, 0, 0, 0, 0, 0]]
 
     def test_the_sum_over_rows_follows_their_latest_values(self):
         others = Others()

@@ -94,7 +94,7 @@ def decision(**fields: Any) -> Decision:
     given: dict[str, Any] = {
         "target": "two",
         "usage": Usage(10, 5, cached=2),
-        "cost": Cost(1_500, "2026-11"),
+        "cost": Cost(1_500, "2026-11", 500),
         "seconds": 0.5,
     }
     return Decision("dec_1", 1.0, "app", "auto", plan, Facts(task, 10, 5), **{**given, **fields})
@@ -160,6 +160,7 @@ async def test_the_attributes_follow_the_conventions_and_add_what_the_router_dec
             "router.attempts": 2,
             "router.excluded": 1,
             "router.cost.micro_usd": 1_500,
+            "router.cost.saved_micro_usd": 500,
             "router.decision_id": "dec_1",
             "router.request_id": "req_1",
         }
@@ -190,8 +191,10 @@ async def test_metrics_add_up(desk: Desk):
     metrics = desk.metrics
     tokens = {point.attributes["gen_ai.token.type"]: point.value for point in metrics["llm.cost.tokens"]}
     assert tokens == {"input": 20, "output": 10}
-    (usd,), (errors,) = metrics["llm.cost.usd"], metrics["llm.provider.errors"]
-    assert usd.value == pytest.approx(0.003)
+    (usd,), (saved,), (errors,) = (
+        metrics[name] for name in ("llm.cost.usd", "llm.cost.saved_usd", "llm.provider.errors")
+    )
+    assert (usd.value, saved.value) == (pytest.approx(0.003), pytest.approx(0.001))
     assert dict(usd.attributes) == {
         "router.target": "two",
         "router.task": "planning",
@@ -245,12 +248,13 @@ async def test_a_walk_that_outlives_its_request_is_still_counted(desk: Desk):
     assert desk.metrics["llm.cost.usd"][0].value == pytest.approx(0.0015)
 
 
-async def test_an_answer_from_the_cache_costs_nothing(desk: Desk):
+async def test_an_answer_from_the_cache_costs_nothing_and_saves_all(desk: Desk):
     notes = desk.begin()
-    notes.end(decision(from_cache=True, cost=Cost(0, "2026-11")), request())
+    notes.end(decision(from_cache=True, cost=Cost(0, "2026-11", 2_000)), request())
     answered(notes)
     metrics = desk.metrics
     assert metrics["gen_ai.server.request.duration"][0].count == 1
+    assert metrics["llm.cost.saved_usd"][0].value == pytest.approx(0.002)
     assert not {"llm.cost.usd", "llm.cost.tokens", "llm.provider.latency"} & metrics.keys()
 
 
