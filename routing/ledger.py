@@ -102,7 +102,7 @@ class Ledger:
         self.changed()
         return self._headers(caller, now)
 
-    def reserve(self, caller: str, micro_usd: float) -> str:
+    def reserve(self, caller: str, micro_usd: int) -> str:
         """Sets aside what a request costs at most; what is free needs no budget.
 
         Returns the warning that a budget is nearly used up, else "".
@@ -119,7 +119,7 @@ class Ledger:
         self._count(caller, reserved=micro_usd)
         return "; ".join(warnings)
 
-    def settle(self, caller: str, of: Of, counts: Counts, *, tokens: int, reserved: float, stream: bool) -> None:
+    def settle(self, caller: str, of: Of, counts: Counts, *, tokens: int, reserved: int, stream: bool) -> None:
         """A request is over: what was set aside is free again, what was used is written down.
 
         `tokens` were counted when it was admitted; the true number takes their place.

@@ -1,6 +1,7 @@
 """Several worker processes share budgets and limits through Azurite, end well or badly, and lose what they may lose.
 
-The flush interval is scaled down from 3 s to FLUSH. Every request costs at most and really 0.001 USD of output.
+The flush interval is scaled down from 3 s to FLUSH, but where a process is to write because it ends. A request costs
+at most and really 0.001 USD of output. Nothing here counts what happens within a fixed time.
 """
 
 from __future__ import annotations
@@ -10,22 +11,30 @@ import signal
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from local import azurite as azurite_service
 from local.providers import StandIn, serve
 from local.standin_behaviour import Behaviour
-from tests.conftest import unavailable
-from tests.fleet import ADMIN_KEY, Member, fleet, tables, until
-from tests.routes_for import CHAT_PATH, HELLO, KEY, routes_for
+from routing.bookkeeping import LIVING
+from routing.cloud.usage_table import UsageTable
+from routing.wiring import USAGE_TABLE
+from tests.conftest import need_worker_library, unavailable
+from tests.fleet import ADMIN_KEY, Member, Tables, fleet, tables, until
+from tests.routes_for import CHAT_PATH, HELLO, routes_for
 
 FLUSH = 0.5
+NEVER = 60.0  # seconds between two writes: within a test, only a process that ends writes
+PATIENCE = 60.0  # seconds for what takes two on an idle machine
 TOKENS = 100
 COST = TOKENS * 10.0 / 1e6  # USD for the output of one request; its input is worth less than a hundredth of that
 ONE = COST * 1.05
+BUDGET = 24 * COST
 TARGET: Mapping[str, Any] = {"price": {"input": 0.1, "output": 10.0}, "max_output": TOKENS}
 
 
@@ -35,8 +44,18 @@ def _need_azurite() -> None:
         unavailable(reason)
 
 
+@pytest.fixture(params=["local.host", "tests.worker_host"])
+def host(request: pytest.FixtureRequest) -> str:
+    """What serves the app: the local host, or the worker library as in the cloud, each with signals of its own."""
+    if request.param == "tests.worker_host":
+        need_worker_library()
+    return str(request.param)
+
+
 @asynccontextmanager
-async def scene(folder: Path, processes: int, caller: Mapping[str, Any]) -> AsyncIterator[tuple[list[Member], StandIn]]:
+async def scene(
+    folder: Path, processes: int, caller: Mapping[str, Any], host: str = "local.host", flush: float = FLUSH
+) -> AsyncIterator[tuple[list[Member], StandIn, Tables]]:
     async with AsyncExitStack() as stack:
         alpha = await stack.enter_async_context(serve(name="alpha", behaviour=Behaviour(tokens=TOKENS)))
         service = await stack.enter_async_context(tables())
@@ -46,9 +65,9 @@ async def scene(folder: Path, processes: int, caller: Mapping[str, Any]) -> Asyn
         }
         path = folder / "routes.toml"
         text = routes_for([alpha], callers=callers, targets={"alpha": TARGET})
-        path.write_text(f"{text}\n[ledger]\nflush_seconds = {FLUSH}\nidle_seconds = 5.0\n")
-        members = await stack.enter_async_context(fleet([service.environment] * processes, path))
-        yield members, alpha
+        path.write_text(f"{text}\n[ledger]\nflush_seconds = {flush}\nidle_seconds = 600\n")
+        members = await stack.enter_async_context(fleet([service.environment] * processes, path, host=host))
+        yield members, alpha, service
 
 
 async def usage(member: Member) -> dict[str, Any]:
@@ -57,102 +76,135 @@ async def usage(member: Member) -> dict[str, Any]:
     assert answer.status_code == 200, answer.text
     rows = {row["caller"]: row for row in answer.json()["data"]}
     assert answer.json()["complete"]
-    return rows.get("tester", {"requests": 0, "usd": 0.0})
+    return rows.get("tester", {"requests": 0, "failed": 0, "usd": 0.0})
 
 
-async def storm(members: Sequence[Member], seconds: float, at_once: int = 3, key: str = KEY) -> list[int]:
-    """Status codes of requests to every member, some at the same time, for so long."""
-    codes: list[int] = []
+async def answered(member: Member, requests: int) -> None:
+    """Waits until that many answered requests are in the table, or in this member's own book."""
 
-    async def one(member: Member) -> None:
-        end = time.monotonic() + seconds
-        while time.monotonic() < end:
-            body = {"model": "chat", "messages": HELLO, "max_tokens": TOKENS}
-            headers = {"authorization": f"Bearer {key}"}
-            codes.append((await member.client.post(CHAT_PATH, json=body, headers=headers)).status_code)
-            await asyncio.sleep(0.02)
+    async def told() -> bool:
+        row = await usage(member)
+        return bool(row["requests"] - row["failed"] >= requests)
 
-    await asyncio.gather(*(one(member) for member in members for _ in range(at_once)))
-    return codes
+    await until(told, PATIENCE, f"{requests} requests are written")
+
+
+async def acquainted(members: Sequence[Member], service: Tables) -> None:
+    """Waits until every process has said several words since the last of them said its first, and so heard of all."""
+    rows = UsageTable(service.environment["ROUTER_TABLES"], USAGE_TABLE)
+    first: dict[str, float] = {}
+
+    async def all_heard() -> bool:
+        words, _ = await rows.read(LIVING)
+        for name, word in words.items():
+            first.setdefault(name, word["at"])
+        return (
+            len(words) == len(members) and min(word["at"] for word in words.values()) > max(first.values()) + 3 * FLUSH
+        )
+
+    try:
+        await until(all_heard, PATIENCE, "they know each other")
+    finally:
+        await rows.close()
+
+
+async def refused(member: Member, at_once: int) -> httpx.Response:
+    """Asks until one of the requests is refused."""
+    while True:
+        body = {"model": "chat", "messages": HELLO, "max_tokens": TOKENS}
+        answers = await asyncio.gather(*(member.client.post(CHAT_PATH, json=body) for _ in range(at_once)))
+        for answer in answers:
+            assert answer.status_code in (200, 429), answer.text
+            if answer.status_code == 429:
+                return answer
+
+
+async def spent_by(members: Sequence[Member], at_once: int = 3) -> None:
+    """Has every member ask until its budget is used up, for as long as the month goes."""
+
+    async def used_up(member: Member) -> bool:
+        told = await refused(member, at_once)
+        assert told.json()["error"]["code"] in ("budget_exceeded", "budget_unknown"), told.text
+        return float(told.headers["retry-after-ms"]) > 60_000  # what others have set aside might come back sooner
+
+    await asyncio.gather(*(until(partial(used_up, member), PATIENCE, "nothing is left") for member in members))
+
+
+def monthly(usd: float) -> Mapping[str, Any]:
+    """A budget that does not begin anew at midnight, in the middle of a test."""
+    return {"budget": {"usd": usd, "per": "month"}}
 
 
 async def test_processes_together_do_not_overrun_a_budget_by_more_than_a_request_each(tmp_path):
-    budget = 60 * COST
-    async with scene(tmp_path, 3, {"budget": {"usd": budget}}) as (members, alpha):
-        await storm(members, 3.0, 1, key=ADMIN_KEY)  # they get to know each other
-        alpha.reset()
-        codes = await _until_spent(members, alpha, budget)
+    async with scene(tmp_path, 3, monthly(BUDGET)) as (members, alpha, service):
+        await acquainted(members, service)
+        await spent_by(members)
         spent = alpha.asked * COST
-        assert set(codes) == {200, 429}
-        assert codes.count(200) == alpha.asked
-        assert 0.8 * budget <= spent <= budget + len(members) * ONE
-        told = await until(lambda: _told(members[0], alpha.asked), 5, "every request is in the table")
-        assert told is not None
-        assert told["usd"] == pytest.approx(spent, rel=0.05)
-        refused = await members[1].ask(max_tokens=TOKENS)
-        assert refused.json()["error"]["code"] == "budget_exceeded"
+        assert BUDGET - ONE <= spent <= BUDGET + len(members) * ONE
+        await answered(members[0], alpha.asked)
+        assert (await usage(members[0]))["usd"] == pytest.approx(spent, rel=0.05)
+        refusal = await members[1].ask(max_tokens=TOKENS)
+        assert "caller tester" in refusal.json()["error"]["message"]
+        assert "resets at" in refusal.json()["error"]["message"]
 
 
 async def test_processes_that_all_begin_with_the_first_request_may_add_a_tenth_each(tmp_path):
-    budget = 60 * COST
-    async with scene(tmp_path, 3, {"budget": {"usd": budget}}) as (members, alpha):
-        await _until_spent(members, alpha, budget)
-        assert 0.8 * budget <= alpha.asked * COST <= 1.3 * budget + len(members) * ONE
-
-
-async def _until_spent(members: Sequence[Member], alpha: StandIn, budget: float) -> list[int]:
-    """Status codes of a storm that lasts until most of the budget is spent, and well beyond."""
-    codes: list[int] = []
-    for _ in range(10):
-        codes += await storm(members, 2.0)
-        if alpha.asked * COST >= 0.8 * budget:
-            break
-    return codes + await storm(members, 3.0)
-
-
-async def _told(member: Member, requests: int) -> dict[str, Any] | None:
-    row = await usage(member)
-    return row if row["requests"] - row.get("failed", 0) >= requests else None
+    async with scene(tmp_path, 3, monthly(BUDGET)) as (members, alpha, _):
+        await spent_by(members)
+        assert BUDGET - ONE <= alpha.asked * COST <= 1.3 * BUDGET + len(members) * ONE
 
 
 async def test_requests_per_minute_hold_for_all_processes_together(tmp_path):
-    async with scene(tmp_path, 3, {"requests_per_minute": 60}) as (members, alpha):
-        await storm(members, 6.0)
-        assert 30 <= alpha.asked <= 60 * 1.3 + 8 + len(members)
+    async with scene(tmp_path, 3, {"requests_per_minute": 60}) as (members, alpha, service):
+        await acquainted(members, service)
+        began = time.monotonic()
+        async with asyncio.timeout(PATIENCE):
+            while alpha.asked < 50:
+                await asyncio.gather(*(refused(member, 2) for member in members))
+                await asyncio.sleep(0.1)
+        refilled = (time.monotonic() - began) * 60 / 60
+        assert alpha.asked <= 60 + refilled + 2 * len(members)
 
 
-async def test_a_process_that_is_asked_to_end_writes_down_everything(tmp_path):
-    async with scene(tmp_path, 2, {}) as (members, alpha):
+async def test_a_process_that_is_asked_to_end_writes_down_everything(host, tmp_path):
+    """A stream that runs meanwhile comes to its end, and is in the book, too."""
+    async with scene(tmp_path, 2, {}, host, NEVER) as (members, alpha, _):
         ending, other = members
         for _ in range(5):
             assert (await ending.ask()).status_code == 200
-        ending.process.send_signal(signal.SIGTERM)
-        assert await asyncio.to_thread(ending.process.wait, 10) == 0
-        assert (await usage(other))["requests"] == alpha.asked == 5
+        alpha.behaviour = Behaviour(tokens=TOKENS, tokens_per_second=100)
+        body = {"model": "chat", "messages": HELLO, "stream": True}
+        async with ending.client.stream("POST", CHAT_PATH, json=body) as stream:
+            pieces = stream.aiter_bytes()
+            await anext(pieces)
+            ending.process.send_signal(signal.SIGTERM)
+            said = b"".join([piece async for piece in pieces])
+        assert said.rstrip().endswith(b"[DONE]")
+        assert await asyncio.to_thread(ending.process.wait, PATIENCE) in (0, -signal.SIGTERM)
+        written = await usage(other)
+        assert (written["requests"], written["output_tokens"]) == (alpha.asked, alpha.asked * TOKENS)
+        assert alpha.asked == 6
 
 
-async def test_a_process_that_is_killed_loses_one_flush_interval_at_most(tmp_path):
-    async with scene(tmp_path, 2, {}) as (members, _):
+async def test_a_process_that_is_killed_loses_what_it_has_not_written_and_nothing_else(tmp_path):
+    async with scene(tmp_path, 2, {}) as (members, _, _):
         dying, other = members
-        answered: list[float] = []
-        while len(answered) < 40:
+        for _ in range(3):
             assert (await dying.ask()).status_code == 200
-            answered.append(time.monotonic())
-            await asyncio.sleep(0.05)
+        await answered(other, 3)
+        for _ in range(3):
+            assert (await dying.ask()).status_code == 200
         dying.kill()
-        killed = time.monotonic()
-        written = (await usage(other))["requests"]
-        slack = 0.5  # for a write that was under way on a busy machine
-        assert sum(at < killed - FLUSH - slack for at in answered) <= written <= 40
+        assert 3 <= (await usage(other))["requests"] <= 6
 
 
 async def test_a_budget_is_still_known_when_all_who_spent_it_are_gone(tmp_path):
-    async with scene(tmp_path, 2, {"budget": {"usd": 10 * COST}}) as (members, alpha):
+    async with scene(tmp_path, 2, monthly(10 * COST)) as (members, alpha, _):
         first, second = members
-        codes = await storm([first], 3.0)
-        assert 7 <= codes.count(200) <= 11
+        await spent_by([first], at_once=1)
         before = alpha.asked
         first.process.send_signal(signal.SIGTERM)
-        await asyncio.to_thread(first.process.wait, 10)
-        codes = await storm([second], 2.0)
-        assert alpha.asked - before <= 10 - before + 2
+        await asyncio.to_thread(first.process.wait, PATIENCE)
+        await spent_by([second], at_once=1)
+        assert before >= 9
+        assert alpha.asked <= 10 + 2
