@@ -9,9 +9,18 @@ from local.standin_behaviour import Behaviour
 from local.standin_openai import OpenAI
 from local.standin_wire import Asked, Refusal
 
+_HEEDED = """
+frequency_penalty logprobs max_tokens messages model presence_penalty reasoning reasoning_effort response_format seed
+stop stream stream_options temperature tools top_logprobs top_p
+"""
+_FIELDS = frozenset(_HEEDED.split())
+
 
 class Ollama(OpenAI):
-    """Ollama under /v1: any key or none, one choice, the role in every chunk, tool calls in one piece."""
+    """Ollama under /v1: any key or none, one choice, the role in every chunk, tool calls in one piece.
+
+    Fields that it does not know, and messages of roles that its models do not know, are overlooked without a word.
+    """
 
     kind: ClassVar[str] = "ollama"
     fingerprint: ClassVar[str] = "fp_ollama"
@@ -23,6 +32,12 @@ class Ollama(OpenAI):
     def headers(self, asked: Asked) -> Mapping[str, str]:
         """None of its own."""
         return {}
+
+    def heeded(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
+        """What of the request reaches the model."""
+        messages = [message for message in request["messages"] if message["role"] != "developer"]
+        known = {name: value for name, value in request.items() if name in _FIELDS}
+        return known | {"messages": messages or [{"role": "user", "content": ""}]}
 
     def authorize(self, asked: Asked, behaviour: Behaviour) -> None:
         """Lets everybody in."""

@@ -79,7 +79,7 @@ class OpenAI:
     def chat(self, asked: Asked, behaviour: Behaviour) -> Answer:
         """Answers a chat request. Raises Refusal."""
         self.authorize(asked, behaviour)
-        request = bent(chat_request(asked), behaviour.quirks)
+        request = self.heeded(bent(chat_request(asked), behaviour.quirks))
         model = self.model(asked, request, behaviour)
         self.inspect(request)
         count = (request.get("n") or 1) if self.several_choices else 1
@@ -107,6 +107,10 @@ class OpenAI:
     def no_such_model(self, model: str) -> Refusal:
         """404 for a model outside the list."""
         return Refusal(404, f"The model `{model}` does not exist or is not yours to use.", code="model_not_found")
+
+    def heeded(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Where a dialect overlooks a part of the request."""
+        return request
 
     def inspect(self, request: Mapping[str, Any]) -> None:
         """Where a dialect refuses a prompt for what it says."""
@@ -194,7 +198,8 @@ class OpenAI:
         def event(choice: str) -> bytes:
             return f'data: {head},"choices":[{choice}{tail}\n\n'.encode()
 
-        ends = [event(self._choice(i, "{}", said.finish)) for i, said in enumerate(completion.said)]
+        last = '{"role":"assistant","content":""}' if self.role_each_chunk else "{}"
+        ends = [event(self._choice(i, last, said.finish)) for i, said in enumerate(completion.said)]
         if wants_usage:
             usage = encode(completion.usage(self.usage_details)).decode()
             ends.append(f'data: {head},"choices":[],"usage":{usage}}}\n\n'.encode())

@@ -74,9 +74,12 @@ def said_in_whole(body: bytes) -> tuple[dict[str, Any], Said]:
     try:
         completion = from_json(body)
         choice = completion["choices"][0]
-        return completion, said(choice, choice["message"])
+        message = choice["message"]
     except (ValueError, KeyError, IndexError, TypeError):
         raise BadReply("The provider's reply is no chat completion.") from None
+    if not isinstance(message, dict):
+        raise BadReply("The provider's reply holds no message.")
+    return completion, said(choice, message)
 
 
 def said_in_chunk(chunk: Mapping[str, Any]) -> Said | None:

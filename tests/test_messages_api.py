@@ -142,6 +142,7 @@ def test_tools_are_called_in_parallel_and_their_results_answered(stage, one, str
     ],
     ids=["any", "tool", "none"],
 )
+@pytest.mark.parametrize("one", [kind for kind in KINDS if kind != "ollama"], indirect=True)
 def test_the_choice_of_a_tool_is_kept(stage, one, choice, names):
     messages = [{"role": "user", "content": "Use your tools" if choice["type"] == "none" else "Hello"}]
     with sdk(stage) as client:

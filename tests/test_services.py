@@ -15,7 +15,7 @@ from routing import config
 from routing.errors import Misconfigured
 from routing.providers.quirks import Quirks, shaped
 from routing.providers.services import SERVICES
-from tests.routes_for import CHAT, CHAT_PATH, HELLO, PROVIDER_KEY, events
+from tests.routes_for import CHAT, CHAT_PATH, HELLO, PROVIDER_KEY, events, heard, text_of
 from tools import services as tool
 
 EVERYTHING: dict[str, Any] = {
@@ -57,6 +57,10 @@ CASES: dict[str, tuple[tuple[str, ...], set[str]]] = {
     "mistral": (
         ("role:developer", _MISTRAL),
         {"logit_bias", "logprobs", "top_logprobs", "service_tier", "store"},
+    ),
+    "ollama": (
+        ("overlooks:logit_bias", "overlooks:n", "overlooks:max_completion_tokens", "role:developer"),
+        {"logit_bias", "metadata", "n", "parallel_tool_calls", "service_tier", "store"},
     ),
     "openrouter": ((), set()),
     "together": (("overlooks:max_completion_tokens",), set()),
@@ -121,6 +125,47 @@ def test_words_are_put_in_those_of_the_service(stage):
     sent = sent_to(one)
     assert (sent["random_seed"], sent["max_tokens"], sent["messages"][0]["role"]) == (7, 3, "system")
     assert not {"seed", "max_completion_tokens", "store"} & set(sent)
+
+
+def described(name: str) -> dict[str, Any]:
+    return {"type": "function", "function": {"name": name, "parameters": {}}}
+
+
+@ONE_HOST
+@pytest.mark.parametrize(
+    ("choice", "offered", "dropped"),
+    [
+        pytest.param("auto", ["a", "b"], None, id="auto"),
+        pytest.param("required", ["a", "b"], "tool_choice", id="required"),
+        pytest.param({"type": "function", "function": {"name": "b"}}, ["b"], "tool_choice", id="one"),
+        pytest.param({"type": "allowed_tools", "allowed_tools": {}}, ["a", "b"], "tool_choice", id="allowed"),
+        pytest.param("none", [], None, id="none"),
+    ],
+)
+def test_where_no_tool_can_be_chosen_those_are_offered_that_come_near_it(stage, choice, offered, dropped):
+    one = stage.standin("ollama", "one")
+    stage.serve(one, targets={"one": {"supports": ["tools"]}})
+    answer = stage.ask(tools=[described("a"), described("b")], tool_choice=choice)
+    assert (answer.status_code, answer.headers.get("x-router-dropped")) == (200, dropped)
+    assert [entry["function"]["name"] for entry in sent_to(one).get("tools", ())] == offered
+
+
+@ONE_HOST
+def test_ollama_gets_the_limit_and_the_instructions_that_it_would_overlook(stage):
+    one = stage.standin("ollama", "one")
+    stage.serve(one)
+    answer = stage.ask(messages=[{"role": "developer", "content": "Be brief."}, *HELLO], max_completion_tokens=2)
+    assert answer.json()["choices"][0]["finish_reason"] == "length"
+    assert sent_to(one)["messages"][0] == {"role": "system", "content": "Be brief."}
+
+
+@ONE_HOST
+def test_a_role_is_told_once_however_often_a_service_repeats_it(stage):
+    one = stage.standin("ollama", "one")
+    stage.serve(one)
+    chunks = events(stage.ask(stream=True).text)[:-1]
+    assert [chunk["choices"][0]["delta"].get("role") for chunk in chunks] == ["assistant"] + [None] * (len(chunks) - 1)
+    assert text_of(chunks) == heard(one)
 
 
 @ONE_HOST

@@ -20,6 +20,7 @@ from local.standin_behaviour import changed, parse_fault
 from local.standin_schema import instance
 
 HELLO: list[Any] = [{"role": "user", "content": "Hello there"}]
+USE_TOOLS: list[Any] = [{"role": "user", "content": "use tools"}]
 BODY = {"model": "m", "messages": HELLO}
 KEY = {"authorization": "Bearer k"}
 CHAT = {
@@ -28,6 +29,7 @@ CHAT = {
     "ollama": "/v1/chat/completions",
 }
 KINDS = list(CHAT)
+HEEDING = [kind for kind in KINDS if kind != "ollama"]  # those that heed every field
 BASE = {"openai": "/v1", "azure_openai": "/openai/v1", "ollama": "/v1"}
 TOOLS = [
     {
@@ -130,6 +132,7 @@ async def test_the_answer_has_as_many_tokens_as_configured(one, http):
     assert (await http.post(chat_url(one), json=BODY)).json()["usage"]["completion_tokens"] == 2
 
 
+@pytest.mark.parametrize("standin", HEEDING, indirect=True)
 @pytest.mark.parametrize("limit", ["max_tokens", "max_completion_tokens"])
 async def test_a_token_limit_ends_the_answer_with_length(standin, http, limit):
     choice = (await http.post(chat_url(standin), json=BODY | {limit: 2})).json()["choices"][0]
@@ -151,6 +154,22 @@ async def test_n_choices_come_each_with_its_index(one):
 async def test_ollama_gives_one_choice_whatever_n_is(http):
     async with serve("ollama") as ollama:
         assert len((await http.post(chat_url(ollama), json=BODY | {"n": 3})).json()["choices"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("fields", "finish"),
+    [
+        pytest.param({"max_completion_tokens": 2}, "stop", id="the newer limit"),
+        pytest.param({"max_tokens": 2}, "length", id="the older limit"),
+        pytest.param({"tools": TOOLS, "tool_choice": "required"}, "stop", id="a tool that must be called"),
+        pytest.param({"tools": TOOLS, "tool_choice": "none", "messages": USE_TOOLS}, "tool_calls", id="or not"),
+        pytest.param({"messages": [{"role": "developer", "content": "use tools"}], "tools": TOOLS}, "stop", id="role"),
+    ],
+)
+async def test_ollama_overlooks_what_it_does_not_know(http, fields, finish):
+    async with serve("ollama") as ollama:
+        answer = await http.post(chat_url(ollama), json=BODY | fields)
+    assert answer.json()["choices"][0]["finish_reason"] == finish
 
 
 async def test_success_carries_request_id_time_and_rate_limits(one, http):
@@ -180,6 +199,7 @@ async def test_success_carries_request_id_time_and_rate_limits(one, http):
         ),
     ],
 )
+@pytest.mark.parametrize("standin", HEEDING, indirect=True)
 async def test_tools_are_called_as_the_request_asks(standin, prompt, fields, called):
     asked = {"model": "m", "messages": [{"role": "user", "content": prompt}], "tools": TOOLS, **fields}
     async with client_of(standin) as client:

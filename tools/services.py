@@ -35,9 +35,11 @@ quirks = { refuses = ["logit_bias"], roles = {} }  # in place of what the row ha
 | `renames` | a field it does not know, and its own name for it |
 | `refuses` | fields it answers with an error: they are left out; `messages[].name` is a field of each message |
 | `knows` | the only fields it takes: all others are left out |
+| `heeds` | the only fields it does not overlook: all others are sent, in case a later version heeds them |
 
-What is left out and asked for something is named in the answer's header `x-router-dropped`. A field that asks for what
-happens anyway (`n = 1`, `store = false`, a penalty of 0) goes without mention.
+What is left out or overlooked, and asked for something, is named in the answer's header `x-router-dropped`. A field
+that asks for what happens anyway (`n = 1`, `store = false`, a penalty of 0) goes without mention. A service without
+`tool_choice` is offered no tools for `none`, and only the one for a named tool.
 
 Written by `python -m tools.services` from `routing/providers/services.py`; a row says no more than its sources.
 """
@@ -67,6 +69,8 @@ def _quirks(quirks: Quirks) -> Iterator[str]:
         yield f"Refuses {_names(quirks.refuses)}"
     if quirks.knows is not None:
         yield f"Takes only {_names(quirks.knows)}"
+    if quirks.heeds is not None:
+        yield f"Heeds only {_names(quirks.heeds)}"
 
 
 def _names(names: frozenset[str]) -> str:

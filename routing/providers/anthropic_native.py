@@ -51,7 +51,7 @@ class MessagesWatch:
                 self._begun, self._counts = True, member(message, "usage")
                 return Seen(model=text(message, "model"))
             case "content_block_start":
-                return Seen(meaningful=member(event, "content_block").get("type") not in _BEGINS_EMPTY)
+                return Seen(meaningful=text(member(event, "content_block"), "type") not in _BEGINS_EMPTY)
             case "content_block_delta":
                 said = _says_something(member(event, "delta"))
                 return Seen(meaningful=said, tokens=int(said))
@@ -65,7 +65,7 @@ class MessagesWatch:
                 return Seen()
 
     def _delta(self, event: Mapping[str, Any]) -> Seen:
-        told = event.get("usage")
+        told = event.get("usage") and member(event, "usage")
         self._counts |= {name: count for name, count in (told or {}).items() if count is not None}
         if not member(event, "delta").get("stop_reason"):
             return Seen()

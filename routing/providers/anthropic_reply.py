@@ -184,8 +184,10 @@ def _message(reply: Mapping[str, Any], reason: str) -> dict[str, Any]:
 
 def _blocks(reply: Mapping[str, Any]) -> list[dict[str, Any]]:
     blocks = reply.get("content")
-    if not isinstance(blocks, list) or not all(isinstance(block, dict) and "type" in block for block in blocks):
+    if not isinstance(blocks, list) or not all(isinstance(block, dict) for block in blocks):
         raise BadReply("The provider's reply holds no content.")
+    for block in blocks:
+        text(block, "type")
     return blocks
 
 

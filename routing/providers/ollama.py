@@ -20,4 +20,5 @@ class OllamaSettings(ProviderSettings):
 
 
 def build(name: str, settings: OllamaSettings, credential: Credential) -> Provider:
-    return openai.build(name, openai.OpenAISettings(type="openai", base_url=settings.endpoint), credential)
+    row = openai.OpenAISettings(type="openai", service="ollama", base_url=settings.endpoint)
+    return openai.build(name, row, credential)

@@ -201,7 +201,8 @@ class OpenAIStream(Stream):
         self.headers: Mapping[str, str] = passed_headers(response.headers)
         self.dropped = dropped
         self._pieces, self._response, self._hide_usage = http.pieces(response), response, hide_usage
-        self._begun: set[int] = set()  # indexes of the choices that have said something
+        self._introduced: set[int] = set()  # indexes of the choices whose role was told
+        self._begun: set[int] = set()  # of those that have said something
         self._finished: set[int] = set()
         self._done = False
 
@@ -252,12 +253,25 @@ class OpenAIStream(Stream):
         fields = an_object(event.data)
         if error := fields.get("error"):
             raise from_error_in_reply(error if isinstance(error, dict) else {})
-        choices = fields.get("choices")
+        choices = given if isinstance(given := fields.get("choices"), list) else []
         usage = usage_of(fields)
         if self._hide_usage and usage and not choices:
             return Chunk(b"", usage=usage)
-        tokens, finished = self._follow(choices if isinstance(choices, list) else [])
-        return Chunk(event.raw, tokens > 0 or finished, tokens, usage, _text(fields.get("model")))
+        tokens, finished = self._follow(choices)
+        raw = b"data: " + to_json(fields) + b"\n\n" if self._said_again(choices) else event.raw
+        return Chunk(raw, tokens > 0 or finished, tokens, usage, _text(fields.get("model")))
+
+    def _said_again(self, choices: list[Any]) -> bool:
+        """Takes out roles that were told before: some services tell them in every event, and SDKs join the repeats."""
+        again = False
+        for choice in choices:
+            delta, index = choice.get("delta"), choice.get("index", 0)
+            if isinstance(delta, dict) and "role" in delta:
+                if index in self._introduced:
+                    del delta["role"]
+                    again = True
+                self._introduced.add(index)
+        return again
 
     def _follow(self, choices: list[Any]) -> tuple[int, bool]:
         """How many choices said something in this event, and whether one of them finished."""
@@ -301,9 +315,14 @@ def _completion(body: bytes) -> dict[str, Any]:
     """A whole reply that holds an answer. Raises what an error inside it means, or BadReply."""
     fields = _unfailed(body)
     choices = fields.get("choices")
-    if not isinstance(choices, list) or not choices:
+    if not isinstance(choices, list) or not choices or not all(map(_is_answer, choices)):
         raise BadReply("The provider's reply holds no answer.")
     return fields
+
+
+def _is_answer(choice: Any) -> bool:
+    """A choice of a chat completion, or of a text completion."""
+    return isinstance(choice, dict) and (isinstance(choice.get("message"), dict) or isinstance(choice.get("text"), str))
 
 
 def _unfailed(body: bytes) -> dict[str, Any]:

@@ -19,6 +19,7 @@ _ASKS_NOTHING: Mapping[str, Any] = {
     "presence_penalty": 0,
     "service_tier": "auto",
     "store": False,
+    "tool_choice": "auto",
 }
 
 
@@ -29,11 +30,16 @@ class Quirks:
     roles: Mapping[str, str] = field(default_factory=dict)  # a role it does not know -> the one it knows
     renames: Mapping[str, str] = field(default_factory=dict)  # a field it does not know -> its own name for it
     refuses: frozenset[str] = frozenset()  # fields that it answers with an error
-    knows: frozenset[str] | None = None  # the only fields it takes; None: it overlooks the others
+    knows: frozenset[str] | None = None  # the only fields it takes; None: it refuses no others
+    heeds: frozenset[str] | None = None  # the only ones it does not overlook, as far as is known; None: all
 
     def takes(self, name: str) -> bool:
         """Whether a field by this name may be sent."""
         return name not in self.refuses and (self.knows is None or name in self.knows)
+
+    def serves(self, name: str) -> bool:
+        """Whether a field by this name does anything."""
+        return self.takes(name) and (self.heeds is None or name in self.heeds)
 
 
 class QuirkSettings(Settings):
@@ -43,6 +49,7 @@ class QuirkSettings(Settings):
     renames: dict[str, str] | None = None
     refuses: list[str] | None = None
     knows: list[str] | None = None
+    heeds: list[str] | None = None
 
     def over(self, row: Quirks) -> Quirks:
         """The row, with what is said here in place of what it says."""
@@ -51,23 +58,42 @@ class QuirkSettings(Settings):
             renames=row.renames if self.renames is None else self.renames,
             refuses=row.refuses if self.refuses is None else frozenset(self.refuses),
             knows=row.knows if self.knows is None else frozenset(self.knows),
+            heeds=row.heeds if self.heeds is None else frozenset(self.heeds),
         )
 
 
 def shaped(fields: Mapping[str, Any], quirks: Quirks) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """The request as the service takes it, and the fields that had to go and asked for something."""
+    """The request as the service takes it, and the fields that asked for something in vain.
+
+    What a service is known to overlook is sent all the same: a later version may heed it.
+    """
     sent: dict[str, Any] = {}
     dropped: list[str] = []
-    for name, value in fields.items():
+    for name, value in (fields if quirks.serves("tool_choice") else _chosen(fields)).items():
         theirs = quirks.renames.get(name, name)
-        if quirks.takes(theirs):
-            if value is not None or theirs not in sent:
-                sent[theirs] = value
-        elif value is not None and _ASKS_NOTHING.get(name) != value:
+        if quirks.takes(theirs) and (value is not None or theirs not in sent):
+            sent[theirs] = value
+        if not quirks.serves(theirs) and value is not None and _ASKS_NOTHING.get(name) != value:
             dropped.append(name)
     if isinstance(messages := sent.get("messages"), list):
         sent["messages"] = [_message(message, quirks, dropped) for message in messages]
     return sent, tuple(dropped)
+
+
+def _chosen(fields: Mapping[str, Any]) -> Mapping[str, Any]:
+    """As near as a service that knows no `tool_choice` gets to it: no tools, or only the one that is to be called."""
+    choice, tools = fields.get("tool_choice"), fields.get("tools")
+    if choice == "none":
+        return {name: value for name, value in fields.items() if name not in ("tool_choice", "tools")}
+    if not isinstance(choice, dict) or not isinstance(tools, list):
+        return fields
+    return {**fields, "tools": [tool for tool in tools if _name(tool) == _name(choice)] or tools}
+
+
+def _name(tool: Any) -> Any:
+    """The name in a function tool, or in the choice of one."""
+    function = tool.get("function") if isinstance(tool, dict) else None
+    return function.get("name") if isinstance(function, dict) else None
 
 
 def _message(message: Mapping[str, Any], quirks: Quirks, dropped: list[str]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ def read_response(body: bytes) -> tuple[Usage | None, str | None]:
     response = an_object(body)
     if isinstance(error := response.get("error"), dict):
         raise from_error_in_reply(error)
-    if not isinstance(response.get("output"), list) or response.get("status", "completed") not in _COMPLETE:
+    if not isinstance(response.get("output"), list) or str(response.get("status", "completed")) not in _COMPLETE:
         raise BadReply("The provider's reply holds no finished response.")
     return _usage(response), _model(response)
 
@@ -44,7 +44,7 @@ def watch(event: Mapping[str, Any]) -> Seen:
 
 def _begins_a_call(event: Mapping[str, Any]) -> bool:
     item = event.get("item")
-    return isinstance(item, dict) and item.get("type") in _CALLS
+    return isinstance(item, dict) and str(item.get("type")) in _CALLS
 
 
 def _error(event: Mapping[str, Any], response: object) -> Mapping[str, Any]:

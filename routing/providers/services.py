@@ -33,6 +33,10 @@ _MISTRAL_CHAT = (
     "presence_penalty frequency_penalty n prediction parallel_tool_calls reasoning_effort prompt_mode guardrails "
     "prompt_cache_key safe_prompt"
 )
+_OLLAMA_CHAT = (
+    "model messages frequency_penalty logprobs max_tokens presence_penalty reasoning reasoning_effort response_format "
+    "seed stop stream stream_options temperature tools top_logprobs top_p"
+)
 _MISTRAL_EMBEDDINGS = "model input metadata output_dimension output_dtype encoding_format"
 
 SERVICES: Mapping[str, Service] = {
@@ -146,6 +150,19 @@ SERVICES: Mapping[str, Service] = {
             knows=frozenset(_MISTRAL_EMBEDDINGS.split()),
         ),
         note="A stream ends with its usage without being asked.",
+    ),
+    "ollama": Service(
+        title="Ollama",
+        base_url="http://127.0.0.1:11434/v1",
+        key=None,
+        sources=(
+            "https://docs.ollama.com/api/openai-compatibility",
+            "https://github.com/ollama/ollama/issues/7125",
+            "https://github.com/ollama/ollama/issues/18305",
+        ),
+        checked="2026-11-27",
+        quirks=Quirks(roles=_NO_DEVELOPER, renames=_OLD_LIMIT, heeds=frozenset(_OLLAMA_CHAT.split())),
+        note='`type = "ollama"` says the same with less. Messages of the role `developer` it would overlook as well.',
     ),
     "openrouter": Service(
         title="OpenRouter",

@@ -105,15 +105,6 @@ EXEMPTIONS = (
         client="ai-sdk",
         offered=True,
     ),
-    Exemption(
-        "Ollama repeats `role` in every chunk, and the SDK's `stream` helper joins the repeats into one long word: set "
-        "the message's role to `assistant` before you send it back.",
-        feature="parallel_tools",
-        client="openai-python",
-        provider="ollama",
-        offered=True,
-        fails=True,
-    ),
 )
 
 
