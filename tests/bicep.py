@@ -6,7 +6,7 @@ Only the parts of the language that infra/ uses. The grammar is tree-sitter's; i
 from __future__ import annotations
 
 from collections import ChainMap
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from tree_sitter import Node
 
 _PARSER = tree_sitter.Parser(tree_sitter.Language(tree_sitter_bicep.language()))
 _COMMENTS = {"comment", "diagnostic_comment"}
-Scope = Mapping[str, Any]
+Scope = MutableMapping[str, Any]
 
 
 class Failed(Exception):

@@ -5,13 +5,15 @@ from __future__ import annotations
 import ast
 import json
 import re
-from functools import cache
 from pathlib import Path
 
 import pytest
+from tree_sitter import Node
 
-from routing import config, errors
-from tests.bicep import Bicep, Failed, Module, Node, Resource, evaluate, named, text, walk
+from routing import config
+from routing.cloud import insights
+from tests.bicep import Bicep, Failed, Module, Resource, evaluate, named, text, walk
+from tests.queries import queries, strings_in_code
 
 ROOT = Path(__file__).resolve().parent.parent
 INFRA = ROOT / "infra"
@@ -23,7 +25,6 @@ WORKS = {"openAiLocation": "eastus2"}  # parameters that fit together
 OWN_ROUTES = {"openAiLocation": "", "routesFile": "routes.toml"}
 MINI = {"name": "gpt-5-mini", "model": "gpt-5-mini", "version": "1", "sku": "Standard", "capacity": 1}
 
-PLATFORM_OPERATION = "SecretGet"  # of the vault's audit log
 READ_BY_THE_HOST = {
     "AzureWebJobsStorage__accountName",
     "AzureWebJobsStorage__credential",
@@ -32,7 +33,8 @@ READ_BY_THE_HOST = {
     "APPLICATIONINSIGHTS_CONNECTION_STRING",
     "APPLICATIONINSIGHTS_AUTHENTICATION_STRING",
 }
-SET_BY_THE_PLATFORM = {"IDENTITY_ENDPOINT"}
+SET_BY_THE_PLATFORM = {"IDENTITY_ENDPOINT", "WEBSITE_SITE_NAME", "WEBSITE_INSTANCE_ID"}
+OPTIONAL = {"OTEL_SERVICE_NAME"}
 SET_BY_THE_CODE = {  # before it loads an exporter, so that it sends nothing about itself
     "APPLICATIONINSIGHTS_STATSBEAT_DISABLED_ALL",
     "APPLICATIONINSIGHTS_SDKSTATS_DISABLED",
@@ -117,14 +119,6 @@ VERSIONS = {
     "Microsoft.Web/serverfarms": "2024-04-01",
     "Microsoft.Web/sites": "2024-04-01",
 }
-
-
-@cache
-def strings_in_code() -> frozenset[str]:
-    """Every string constant of what is deployed."""
-    files = [ROOT / "function_app.py", *ROOT.glob("routing/**/*.py")]
-    nodes = (node for path in files for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
-    return frozenset(node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str))
 
 
 def settings(**given: object) -> dict[str, str]:
@@ -276,10 +270,81 @@ def test_what_fits_together_is_not_refused():
     assert (scope["refusals"], scope["routesFile"]) == ([], "routes.azure-regions.toml")
 
 
+def settings_read(source: str) -> set[str]:
+    """The names that a module asks `environment` or `os.environ` for, also through a constant of its own."""
+    tree = ast.parse(source)
+    holders, found = re.compile(r"(^|[._])environ(ment)?$"), []
+    for node in ast.walk(tree):
+        match node:
+            case ast.Call(func=ast.Attribute(value=holder, attr="get" | "setdefault"), args=[name, *_]):
+                found.append((holder, name))
+            case ast.Subscript(value=holder, slice=name):
+                found.append((holder, name))
+            case ast.Compare(left=name, ops=[ast.In() | ast.NotIn()], comparators=[holder]):
+                found.append((holder, name))
+    constants = _constants(tree)
+    names = {constants.get(ast.unparse(name), name) for holder, name in found if holders.search(ast.unparse(holder))}
+    return {str(name.value) for name in names if isinstance(name, ast.Constant)}
+
+
+def _constants(tree: ast.Module) -> dict[str, ast.expr]:
+    """The module's own, by name; two in one line as well."""
+    assigned = [node for node in tree.body if isinstance(node, ast.Assign)]
+    pairs = [(node.targets[0], node.value) for node in assigned]
+    split = [
+        pair
+        for target, value in pairs
+        if isinstance(target, ast.Tuple) and isinstance(value, ast.Tuple)
+        for pair in zip(target.elts, value.elts, strict=True)
+    ]
+    return {ast.unparse(target): value for target, value in [*pairs, *split]}
+
+
 def test_every_setting_that_the_code_reads_is_set():
-    read = {each for each in strings_in_code() if re.fullmatch(r"(ROUTER|AZURE|APPLICATIONINSIGHTS)_[A-Z_]+", each)}
-    assert read >= {"ROUTER_CONFIG", "ROUTER_TABLES", "AZURE_CLIENT_ID"}
-    assert read <= settings().keys() | SET_BY_THE_PLATFORM | SET_BY_THE_CODE
+    files = [ROOT / "function_app.py", *ROOT.glob("routing/**/*.py")]
+    read = {name for path in files for name in settings_read(path.read_text(encoding="utf-8"))}
+    assert read >= {"ROUTER_CONFIG", "ROUTER_TABLES", "ROUTER_TELEMETRY", "ROUTER_KEY_VAULT", "AZURE_CLIENT_ID"}
+    assert read <= settings().keys() | SET_BY_THE_PLATFORM | OPTIONAL
+    words = {each for each in strings_in_code() if re.fullmatch(r"(ROUTER|AZURE|APPLICATIONINSIGHTS)_[A-Z_]+", each)}
+    assert words <= settings().keys() | SET_BY_THE_CODE
+
+
+def test_optional_settings_are_documented():
+    pages = "".join(page.read_text(encoding="utf-8") for page in ROOT.glob("docs/*.md"))
+    assert [name for name in OPTIONAL if name not in pages] == []
+
+
+def test_the_reader_of_code_sees_settings():
+    source = """
+A, B = "FIRST_SETTING", "SECOND_SETTING"
+environment.get(A), self._environment[B], os.environ.setdefault("THIRD", ""), "FOURTH" in environment, body.get("no")
+"""
+    assert settings_read(source) == {"FIRST_SETTING", "SECOND_SETTING", "THIRD", "FOURTH"}
+
+
+def test_telemetry_signs_in_with_the_identity():
+    given = settings(identityClientId="the-id")
+    assert set(given["APPLICATIONINSIGHTS_AUTHENTICATION_STRING"].split(";")) == {
+        "Authorization=AAD",
+        "ClientId=the-id",
+    }
+    assert insights.credential(given) is not None
+    assert insights.credential({}) is None
+
+
+def test_package_and_key_vault_references_are_read_with_the_identity():
+    site = resource("app", "site")
+    assert text(site.property("properties", "keyVaultReferenceIdentity")) == "identityId"
+    storage = evaluate(
+        site.property("properties", "functionAppConfig", "deployment", "storage"),
+        {"identityId": "the-identity", "packageContainer": "the-container"},
+    )
+    assert storage == {
+        "type": "blobContainer",
+        "value": "the-container",
+        "authentication": {"type": "UserAssignedIdentity", "userAssignedIdentityResourceId": "the-identity"},
+    }
+    assert settings()["AzureWebJobsStorage__credential"] == "managedidentity"
 
 
 def test_every_setting_is_read():
@@ -413,38 +478,6 @@ def test_the_host_settings_fit_the_template():
     site = resource("app", "site")
     runtime = evaluate(site.property("properties", "functionAppConfig", "runtime"), {})
     assert runtime == {"name": "python", "version": "3.13"}
-
-
-@cache
-def queries() -> dict[str, str]:
-    """Every query, by its file or its place in the workbook."""
-    found = {path.name: path.read_text(encoding="utf-8") for path in INFRA.glob("queries/*.kql")}
-    workbook = json.loads((INFRA / "workbooks/router.json").read_text(encoding="utf-8"))
-    return found | {item["name"]: item["content"]["query"] for item in workbook["items"] if item["type"] == 3}
-
-
-def names_in(query: str) -> set[str]:
-    return {name for name in re.findall(r'"([^"]+)"', query) if re.fullmatch(r"[a-z_]+(\.[a-z_]+)+", name)}
-
-
-def test_queries_name_only_what_telemetry_emits():
-    assert {name for query in queries().values() for name in names_in(query)} - strings_in_code() == set()
-
-
-def test_queries_and_pages_name_only_errors_that_there_are():
-    table = re.findall(r"^\| (`\w+`.*?) \|", (ROOT / "docs/operations/provider-down.md").read_text(), re.MULTILINE)
-    in_pages = {name for row in table for name in re.findall(r"`(\w+)`", row)}
-    in_queries = {name for query in queries().values() for name in re.findall(r'"([A-Z][a-z]+[A-Z]\w+)"', query)}
-    assert len(in_pages) > 5
-    assert "NoTarget" in in_queries
-    assert {name for name in in_pages | in_queries if not hasattr(errors, name)} - {PLATFORM_OPERATION} == set()
-
-
-def test_the_reader_of_queries_sees_names():
-    assert names_in('where name == "llm.cost.usd" | extend x = customDimensions["router.task"], y = "NoTarget"') == {
-        "llm.cost.usd",
-        "router.task",
-    }
 
 
 def rules(**given: object) -> list[dict[str, object]]:
