@@ -1,10 +1,16 @@
 #!/usr/bin/env bash
-# Publishes the app of a deployment: scripts/publish.sh RESOURCE_GROUP [DEPLOYMENT]
-# DEPLOYMENT is the name that `az deployment group create` gave it, main unless said. Needs: az (signed in), python3, curl.
+# Publishes the app of a deployment: scripts/publish.sh [--func] RESOURCE_GROUP [DEPLOYMENT]
+# DEPLOYMENT is the name that `az deployment group create` gave it, main unless said. Needs: az (signed in), curl, and
+# python3 or, with --func, Azure Functions Core Tools. Either way the package is built in Azure and holds the same files.
 set -euo pipefail
 
-if (($# < 1 || $# > 2)); then
-  echo "usage: scripts/publish.sh RESOURCE_GROUP [DEPLOYMENT]" >&2
+tool=az
+if [[ ${1:-} == --func ]]; then
+  tool=func
+  shift
+fi
+if (($# < 1 || $# > 2)) || [[ $1 == -* ]]; then
+  echo "usage: scripts/publish.sh [--func] RESOURCE_GROUP [DEPLOYMENT]" >&2
   exit 2
 fi
 group=$1
@@ -24,8 +30,12 @@ fi
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-python3 -m scripts.package "$work/router.zip"
-az functionapp deployment source config-zip --resource-group "$group" --name "$app" --src "$work/router.zip" --build-remote true
+if [[ $tool == func ]]; then
+  func azure functionapp publish "$app" --python --build remote
+else
+  python3 -m scripts.package "$work/router.zip"
+  az functionapp deployment source config-zip --resource-group "$group" --name "$app" --src "$work/router.zip" --build-remote true
+fi
 
 # A new package is served by new instances; the first one takes a while to start.
 for _ in {1..30}; do

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 import zipfile
 from pathlib import Path
 
 import pytest
 
 from scripts import package
+from tests import clean_environment
 from tests.conftest import need_worker_library
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -66,12 +66,27 @@ def test_the_same_files_make_the_same_package(tmp_path):
     assert first.read_bytes() == second.read_bytes()
 
 
-def test_the_published_app_answers_through_the_real_worker_library(folder):
-    need_worker_library()
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("COV", "ROUTER_"))}
+@pytest.fixture(scope="module")
+def clean_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Python that has what requirements.txt brings, and nothing of ours."""
+    return clean_environment.make(tmp_path_factory.mktemp("clean"), ROOT / "requirements.txt")
+
+
+def run(python: Path, *arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("COV", "ROUTER_", "PY"))}
     environment["PYTHONDONTWRITEBYTECODE"] = "1"  # the folder is the other tests' too
-    command = [sys.executable, str(ROOT / "tests/served_package.py"), str(folder)]
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    command = [str(python), *arguments]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_a_clean_environment_lacks_what_only_the_tests_need(clean_python, folder):
+    assert run(clean_python, "-c", "import httpx, pydantic, azure.identity, fastapi", folder=folder).returncode == 0
+    assert "No module named 'pytest'" in run(clean_python, "-c", "import pytest", folder=folder).stderr
+
+
+def test_the_published_app_answers_in_a_clean_environment_through_the_real_worker_library(clean_python, folder):
+    need_worker_library()
+    done = run(clean_python, str(ROOT / "tests/served_package.py"), str(folder), folder=folder)
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout.splitlines()[-1])
     assert (told["health"], told["status"]) == ({"status": "ok"}, 200), done.stderr
@@ -123,6 +138,9 @@ case "$*" in
   *config-zip*) python3 -m zipfile --test "${@: -3:1}" ;;
 esac
 """
+FUNC = """#!/usr/bin/env bash
+echo "func $* in $PWD" >> "$ASKED"
+"""
 CURL = """#!/usr/bin/env bash
 echo "$*" >> "$ASKED"
 printf 200
@@ -130,8 +148,8 @@ printf 200
 
 
 def publish(tmp_path: Path, app: str, *arguments: str) -> tuple[subprocess.CompletedProcess[str], list[str]]:
-    """What scripts/publish.sh says, and what it asked of commands that stand in for az and curl."""
-    for name, text in {"az": AZ, "curl": CURL}.items():
+    """What scripts/publish.sh says, and what it asked of commands that stand in for az, func and curl."""
+    for name, text in {"az": AZ, "curl": CURL, "func": FUNC}.items():
         (tmp_path / name).write_text(text)
         (tmp_path / name).chmod(0o755)
     asked = tmp_path / "asked"
@@ -152,6 +170,14 @@ def test_publishing_hands_over_the_package_to_be_built_there_and_waits_until_it_
     assert asked[-1].endswith("https://router.example.com/health")
 
 
+def test_core_tools_publish_the_same_folder_to_be_built_there(tmp_path):
+    done, asked = publish(tmp_path, "llm-router-x", "--func", "group")
+    assert (done.returncode, done.stderr, done.stdout) == (0, "", "https://router.example.com serves.\n")
+    [handed] = [line for line in asked if line.startswith("func")]
+    assert handed == f"func azure functionapp publish llm-router-x --python --build remote in {ROOT}"
+    assert not [line for line in asked if "config-zip" in line]
+
+
 def test_publishing_without_a_deployment_says_what_to_do(tmp_path):
     done, asked = publish(tmp_path, "", "group", "other")
     assert done.returncode == 1
@@ -159,7 +185,8 @@ def test_publishing_without_a_deployment_says_what_to_do(tmp_path):
     assert not [line for line in asked if "config-zip" in line]
 
 
-def test_publishing_without_a_group_says_how_to_use_it(tmp_path):
-    done, asked = publish(tmp_path, "")
+@pytest.mark.parametrize("arguments", [(), ("--func",), ("--help",), ("a", "b", "c")], ids=str)
+def test_publishing_without_a_group_says_how_to_use_it(tmp_path, arguments):
+    done, asked = publish(tmp_path, "", *arguments)
     assert (done.returncode, asked) == (2, [])
-    assert done.stderr.startswith("usage: scripts/publish.sh RESOURCE_GROUP")
+    assert done.stderr.startswith("usage: scripts/publish.sh [--func] RESOURCE_GROUP")
