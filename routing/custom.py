@@ -101,6 +101,7 @@ def _frozen(facts: Facts) -> Facts:
     return replace(
         facts,
         speed=MappingProxyType(facts.speed),
+        shares=MappingProxyType(facts.shares),
         breaker=MappingProxyType(facts.breaker),
         cost=MappingProxyType(facts.cost),
     )

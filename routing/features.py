@@ -24,6 +24,8 @@ EXPECTED_OUTPUT: Mapping[TaskKind, int] = {
     "long_form_generation": 1_800,
 }  # tokens; rough, but enough to weigh prices of input against prices of output
 
+NO_HINTS = Hints()
+
 
 @dataclass(frozen=True, slots=True)
 class Features:
@@ -54,7 +56,7 @@ class AskedFacts(Facts):
 
 def features_of(request: Asking) -> Features:
     """The features of a request as it came in."""
-    hints = request.router or Hints()
+    hints = request.router or NO_HINTS
     inputs = request.inputs if isinstance(request, EmbeddingRequest | CompletionRequest) else None
     counts = [tokens.of_request(request.fields)] if inputs is None else tokens.of_inputs(inputs)
     return Features(
@@ -85,8 +87,8 @@ def minimum_quality(features: Features, settings: RouteSettings, kind: TaskKind)
         return features.min_quality
     own, wishes = settings.minimum_quality, settings.wishes
     minimum = own.get(kind, own.get("default", MINIMUM_QUALITY.get(kind, MINIMUM_QUALITY["default"])))
-    if features.priority is not None and features.priority >= wishes.high_priority:
-        return max(minimum, wishes.high_priority_quality)
     if features.strategy == "cost":  # asked for in the request itself: saving matters more to this caller
-        return min(minimum, max(wishes.saving_floor, minimum - wishes.saving_lowers))
+        minimum = min(minimum, max(wishes.saving_floor, minimum - wishes.saving_lowers))
+    if features.priority is not None and features.priority >= wishes.high_priority:
+        minimum = max(minimum, wishes.high_priority_quality)
     return minimum

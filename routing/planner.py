@@ -7,27 +7,23 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
-from math import ceil
-from operator import attrgetter
 from typing import Protocol
-from urllib.parse import urlsplit
 
-from routing import pricing
 from routing.config import Config, Route
 from routing.custom import Custom
 from routing.errors import InvalidRequest
 from routing.features import AskedFacts, Features, expected_output, features_of, minimum_quality
 from routing.pricing import Prices, Rates
+from routing.quotes import Quotes, SeenUsage, Usual
 from routing.requests import CompletionRequest
 from routing.strategies import LACKS, OVER_CEILING, TOO_SMALL, Strategy, by_cost, by_speed, by_task, ranked, shared
 from routing.tasks import TaskInput, detect, parse_label
-from routing.types import Estimate, Exclusion, Feature, Plan, Refused, Speed, Target, Task
-from routing.wire import Asking, ChatRequest, Hints, Message
+from routing.types import Estimate, Exclusion, Feature, Plan, Refused, Shares, Speed, Target, Task, Usage
+from routing.wire import Asking, ChatRequest, Message
 
 REMEMBERED = 1_024  # plans
-ESTIMATE_ERROR = 1.2  # input tokens may be so many times the estimate; a ceiling has to hold all the same
 TURNS = 8  # of a conversation that task detection sees, the newest
 
 
@@ -47,6 +43,28 @@ class Lots:
     explore: float = 1.0
 
 
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What of a route is the same for each request. It holds the route, so that no other gets its id."""
+
+    route: Route
+    names: tuple[str, ...]
+    in_order: Strategy
+
+
+@dataclass(frozen=True, slots=True)
+class _Moment:
+    """What a plan depends on beside the request: how the route's targets do now, and whose turn it is to be tried."""
+
+    speed: Mapping[str, Speed]
+    shares: Mapping[str, Shares]
+    breaker: Mapping[str, Refused]
+    explore: str | None
+
+    def key(self) -> tuple[Hashable, ...]:
+        return tuple(self.speed.items()), tuple(self.shares.items()), tuple(self.breaker.items()), self.explore
+
+
 class Planner:
     """Makes plans by the routes file. `prices` gives the table for targets whose price the file does not state.
 
@@ -59,17 +77,27 @@ class Planner:
         health: Health,
         prices: Callable[[], Prices],
         custom: Custom,
+        usual: Usual | None = None,
         remembered: int = REMEMBERED,
     ) -> None:
-        self._config, self._health, self._prices, self._custom = config, health, prices, custom
+        self._config, self._health, self._custom = config, health, custom
+        self._quotes, self._usual = Quotes(config, prices), usual or SeenUsage()
         self._most_made = remembered
-        self._rates: dict[str, Rates | None] = {}
-        self._made: OrderedDict[Hashable, Plan] = OrderedDict()
+        self._known: dict[int, _Known] = {}
+        self._made: OrderedDict[Hashable, tuple[Plan, Mapping[str, Estimate]]] = OrderedDict()
 
     @property
     def prices(self) -> Prices:
         """The table, read when it is first needed."""
-        return self._prices()
+        return self._quotes.prices
+
+    def rates(self, target: Target, served: str | None = None) -> Rates | None:
+        """What the target costs; `served` is the model that the reply names."""
+        return self._quotes.rates(target, served)
+
+    def learn(self, target: Target, usage: Usage) -> None:
+        """Takes what an answer used: later requests are expected to be alike."""
+        self._usual.learn(target.name, usage)
 
     def label(self, request: Asking, header: str | None) -> Task | None:
         """The task that the request itself names. Raises InvalidRequest for one that does not exist."""
@@ -92,9 +120,9 @@ class Planner:
 
     def features(self, request: Asking) -> Features:
         """What the plan for a request depends on. Raises InvalidRequest when it names a target that does not exist."""
-        hints = request.router or Hints()
-        _check_names("router.only", hints.only, self._config)
-        _check_names("router.deny", hints.deny, self._config)
+        if hints := request.router:
+            _check_names("router.only", hints.only, self._config)
+            _check_names("router.deny", hints.deny, self._config)
         return features_of(request)
 
     async def plan(
@@ -105,93 +133,99 @@ class Planner:
         Raises InvalidRequest when the request itself rules out every target, with the place in `request` that does.
         """
         strategy = features.strategy or route.settings.strategy
-        facts = self._facts(features, route, task, lots, strategy)
-        made = await self._ranked(route, strategy, facts)
-        made = _withholding(shared(made, route.targets, facts.draw), route)
+        known = self._known.get(id(route)) or self._get_to_know(route)
+        now = self._moment(known, strategy, lots)
+        if strategy in self._custom.strategies:
+            facts = _facts(features, route, task, lots, now, self._costs(features, route, task, now))
+            made = await self._by_custom(strategy, known, facts)
+        else:
+            made, facts = self._remembered(features, known, task, lots, strategy, now)
+        made = _withholding(shared(made, route.targets, lots.draw), route)
         _check_suits(made, request)
         return made, facts
 
-    async def _ranked(self, route: Route, strategy: str, facts: AskedFacts) -> Plan:
-        if strategy not in self._custom.strategies:
-            return self._remembered(route, strategy, facts)
-        made = await self._custom.plan(strategy, route, facts)
+    def _get_to_know(self, route: Route) -> _Known:
+        names = tuple(target.name for target in route.targets)
+        known = self._known[id(route)] = _Known(route, names, by_task(route.settings.tasks, names))
+        return known
+
+    def _moment(self, known: _Known, strategy: str, lots: Lots) -> _Moment:
+        speed, shares, breaker = dict[str, Speed](), dict[str, Shares](), dict[str, Refused]()
+        for name in known.names:
+            if seen := self._health.speed(name):
+                speed[name] = _bucket(seen)
+            if found := self._usual.shares(name):
+                shares[name] = found
+            if refused := self._health.refusal(name):
+                breaker[name] = refused
+        explores = strategy == "speed"
+        explored = _explored(known.names, speed, lots, known.route.settings.exploration) if explores else None
+        return _Moment(speed, shares, breaker, explored)
+
+    def _costs(self, features: Features, route: Route, task: Task, now: _Moment) -> dict[str, Estimate]:
+        return self._quotes.estimates(route.targets, features, expected_output(features, task.kind), now.shares)
+
+    async def _by_custom(self, strategy: str, known: _Known, facts: AskedFacts) -> Plan:
+        made = await self._custom.plan(strategy, known.route, facts)
         if isinstance(made, Plan):
             return made
-        order = by_task({}, [target.name for target in route.targets])
-        return replace(ranked(route.name, "task", order, route.targets, facts), note=made)
+        order = by_task({}, known.names)
+        return replace(ranked(known.route.name, "task", order, known.route.targets, facts), note=made)
 
-    def _remembered(self, route: Route, strategy: str, facts: AskedFacts) -> Plan:
-        """The plan made before for equal facts: all it depends on is in them, and the words about the task are new."""
-        if not self._most_made:
-            return self._new(route, strategy, facts)
-        key = (id(route), strategy, *_key(facts))
-        made = self._made.get(key)
-        if made is None:
-            made = self._made[key] = self._new(route, strategy, facts)
-            if len(self._made) > self._most_made:
-                self._made.popitem(last=False)
-        return made if made.task == facts.task else replace(made, task=facts.task)
+    def _remembered(
+        self, features: Features, known: _Known, task: Task, lots: Lots, strategy: str, now: _Moment
+    ) -> tuple[Plan, AskedFacts]:
+        """The plan made before when all it depends on was equal: neither the words about the task nor the lot count."""
+        route = known.route
+        key = (id(route), strategy, task.kind, features, self._quotes.learnt, *now.key()) if self._most_made else None
+        kept = self._made.get(key) if key else None
+        if kept:
+            made, costs = kept
+            facts = _facts(features, route, task, lots, now, costs)
+            return (made if made.task == task else replace(made, task=task)), facts
+        costs = self._costs(features, route, task, now)
+        facts = _facts(features, route, task, lots, now, costs)
+        made = ranked(route.name, strategy, _FIXED.get(strategy, known.in_order), route.targets, facts)
+        if key:
+            self._remember(key, made, costs)
+        return made, facts
 
-    def _new(self, route: Route, strategy: str, facts: AskedFacts) -> Plan:
-        return ranked(route.name, strategy, self._strategy(strategy, route), route.targets, facts)
+    def _remember(self, key: Hashable, made: Plan, costs: Mapping[str, Estimate]) -> None:
+        self._made[key] = made, costs
+        if len(self._made) > self._most_made:
+            self._made.popitem(last=False)
 
-    def _facts(self, features: Features, route: Route, task: Task, lots: Lots, strategy: str) -> AskedFacts:
-        """All that the strategies may judge by."""
-        names = [target.name for target in route.targets]
-        output_tokens = expected_output(features, task.kind)
-        speed = {name: seen for name in names if (seen := _bucket(self._health.speed(name)))}
-        return AskedFacts(
-            task=task,
-            input_tokens=features.input_tokens,
-            output_tokens=output_tokens,
-            output_limit=features.output_limit,
-            largest_input=features.largest_input,
-            needs=features.needs,
-            speed=speed,
-            breaker={name: refused for name in names if (refused := self._health.refusal(name))},
-            cost=dict(self._costs(route, features, output_tokens)),
-            minimum_quality=minimum_quality(features, route.settings, task.kind),
-            strict_quality=features.min_quality is not None,
-            max_cost=features.max_cost,
-            max_latency=features.max_latency,
-            only=features.only,
-            deny=features.deny,
-            explore=_explored(names, speed, lots, route.settings.exploration) if strategy == "speed" else None,
-            draw=lots.draw,
-            answers=features.answers,
-            strategy=features.strategy,
-            priority=features.priority,
-        )
 
-    def rates(self, target: Target, served: str | None = None) -> Rates | None:
-        """What the target costs; `served` is the model that the reply names."""
-        if served is not None:
-            found = pricing.price_of(target, self.prices, self._vendor(target), served)
-            if found and self._rates.get(target.name) is None:
-                self._rates[target.name] = found  # a deployment may be called anything: now its price is known
-            return found
-        if target.name not in self._rates:
-            self._rates[target.name] = pricing.price_of(target, self.prices, self._vendor(target))
-        return self._rates[target.name]
+_FIXED: Mapping[str, Strategy] = {"cost": by_cost, "speed": by_speed}
 
-    def _vendor(self, target: Target) -> str | None:
-        provider = self._config.file.providers[target.provider]
-        address = getattr(provider, "base_url", None) or getattr(provider, "endpoint", "")
-        return self.prices.vendor(provider.type, urlsplit(str(address)).hostname or "")
 
-    def _costs(self, route: Route, features: Features, output_tokens: int) -> Iterator[tuple[str, Estimate]]:
-        for target in route.targets:
-            if rates := self.rates(target):
-                one = pricing.expected(rates, features.input_tokens, output_tokens)
-                sent = pricing.worst_case(rates, ceil(features.input_tokens * ESTIMATE_ERROR), 0)
-                yield target.name, Estimate(one.expected, sent, one.per_output_token * features.answers)
-
-    def _strategy(self, name: str, route: Route) -> Strategy:
-        if name == "cost":
-            return by_cost
-        if name == "speed":
-            return by_speed
-        return by_task(route.settings.tasks, [target.name for target in route.targets])
+def _facts(
+    features: Features, route: Route, task: Task, lots: Lots, now: _Moment, costs: Mapping[str, Estimate]
+) -> AskedFacts:
+    """All that the strategies may judge by."""
+    return AskedFacts(
+        task=task,
+        input_tokens=features.input_tokens,
+        output_tokens=expected_output(features, task.kind),
+        output_limit=features.output_limit,
+        largest_input=features.largest_input,
+        needs=features.needs,
+        speed=now.speed,
+        shares=now.shares,
+        breaker=now.breaker,
+        cost=costs,
+        minimum_quality=minimum_quality(features, route.settings, task.kind),
+        strict_quality=features.min_quality is not None,
+        max_cost=features.max_cost,
+        max_latency=features.max_latency,
+        only=features.only,
+        deny=features.deny,
+        explore=now.explore,
+        draw=lots.draw,
+        answers=features.answers,
+        strategy=features.strategy,
+        priority=features.priority,
+    )
 
 
 def task_input(request: ChatRequest) -> TaskInput:
@@ -277,15 +311,6 @@ def _blamed(made: Plan, places: Mapping[Feature, str], text_at: str | None) -> t
 
 
 @lru_cache(maxsize=256)
-def _bucket(speed: Speed | None) -> Speed | None:
+def _bucket(speed: Speed) -> Speed:
     """To two digits: a plan does not change with every answer."""
-    return speed and Speed(float(f"{speed.first_token_seconds:.1e}"), float(f"{speed.tokens_per_second:.1e}"))
-
-
-_KEYED = attrgetter(*(item.name for item in fields(AskedFacts) if item.name not in ("task", "draw")))
-
-
-def _key(facts: AskedFacts) -> tuple[Hashable, ...]:
-    """All that a ranking depends on, as something to look up by: neither the words about the task nor the lot."""
-    values = (tuple(value.items()) if isinstance(value, dict) else value for value in _KEYED(facts))
-    return (facts.task.kind, *values)
+    return Speed(float(f"{speed.first_token_seconds:.1e}"), float(f"{speed.tokens_per_second:.1e}"))

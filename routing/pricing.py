@@ -11,11 +11,11 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from decimal import ROUND_HALF_UP, Decimal
-from functools import cache
+from functools import cache, lru_cache
 from importlib import resources
 from typing import Any
 
-from routing.types import Cost, Estimate, Target, Usage
+from routing.types import Cost, Shares, Target, Usage
 
 SCHEMA = 1  # the layout of the table that this module reads
 UNIT = "USD per million tokens"
@@ -119,28 +119,28 @@ def cost(usage: Usage, rates: Rates | None, version: str) -> Cost:
     written = min(usage.cache_write, usage.input)
     cached = min(usage.cached, usage.input - written)
     reasoned = min(usage.reasoning, usage.output)
-    total = (
-        _times(usage.input - cached - written, now.input)
-        + _times(cached, _or(now.cached_input, now.input))
-        + _times(written, _or(now.cache_write, now.input))
-        + _times(usage.output - reasoned, now.output)
-        + _times(reasoned, _or(now.reasoning, now.output))
-    )
+    total = (usage.input - cached - written) * _exactly(now.input) + (usage.output - reasoned) * _exactly(now.output)
+    if cached or written or reasoned:
+        total += cached * _exactly(_or(now.cached_input, now.input))
+        total += written * _exactly(_or(now.cache_write, now.input))
+        total += reasoned * _exactly(_or(now.reasoning, now.output))
     return Cost(int(total.quantize(Decimal(1), ROUND_HALF_UP)), rates.version)
 
 
-def expected(rates: Rates, input_tokens: int, output_tokens: int, cached_share: float = 0.0) -> Estimate:
-    """Before the call, in micro-USD; `cached_share` (0..1) of the input is expected to be read from the cache."""
+def expected(rates: Rates, input_tokens: int, output_tokens: int, shares: Shares | None = None) -> float:
+    """Micro-USD before the call, by the `shares` of tokens that are usually cached or reasoned; None: of none."""
     now = rates.of(input_tokens)
-    a_token = now.input + cached_share * (_or(now.cached_input, now.input) - now.input)
-    sent = input_tokens * a_token
-    return Estimate(expected=sent + output_tokens * now.output, input=sent, per_output_token=_dearest_output(now))
+    if shares is None:
+        return input_tokens * now.input + output_tokens * now.output
+    sent = now.input + shares.cached * (_or(now.cached_input, now.input) - now.input)
+    written = now.output + shares.reasoning * (_or(now.reasoning, now.output) - now.output)
+    return input_tokens * sent + output_tokens * written
 
 
-def worst_case(rates: Rates, input_tokens: int, max_output: int) -> float:
-    """Micro-USD when nothing is cached already, everything is written to the cache, and the answer is the longest."""
+def worst_rates(rates: Rates, input_tokens: int) -> tuple[float, float]:
+    """Micro-USD for a token of input, written to the cache and read from none, and for one of output, or of thought."""
     now = rates.of(input_tokens)
-    return input_tokens * max(now.input, _or(now.cache_write, 0.0)) + max_output * _dearest_output(now)
+    return max(now.input, _or(now.cache_write, 0.0)), max(now.output, _or(now.reasoning, 0.0))
 
 
 @cache
@@ -161,17 +161,14 @@ def parse(text: str) -> Prices:
     return Prices(version, {name: _vendor(vendor, version) for name, vendor in table["vendors"].items()})
 
 
-def _dearest_output(rates: Rates) -> float:
-    return max(rates.output, _or(rates.reasoning, 0.0))
-
-
 def _or(rate: float | None, otherwise: float) -> float:
     return otherwise if rate is None else rate
 
 
-def _times(tokens: int, rate: float) -> Decimal:
-    """Exactly: a float's shortest decimal is the price as it was written."""
-    return tokens * Decimal(repr(rate))
+@lru_cache(maxsize=1_024)
+def _exactly(rate: float) -> Decimal:
+    """A float's shortest decimal is the price as it was written."""
+    return Decimal(repr(rate))
 
 
 def _vendor(fields: Mapping[str, Any], version: str) -> Vendor:

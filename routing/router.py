@@ -291,6 +291,7 @@ class Router:
             waits = walk.asked.request.stream or isinstance(walk.asked.request, EmbeddingRequest)
             first = answered.seconds if waits else None  # vectors come at once: that is all the speed they have
             self._health.observe(target.name, first_token_seconds=first, seconds=seconds, output_tokens=used.output)
+            self._planner.learn(target, used)
         failed = [Attempt(target.name, len(answered.attempts) + 1, outcome, seconds, name)] if error else []
         decision = replace(
             walk.decision,

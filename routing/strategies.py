@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import accumulate
 from operator import attrgetter
 
@@ -12,8 +12,10 @@ from routing.types import Choice, Estimate, Exclusion, Facts, Plan, Speed, Targe
 
 UNKNOWN_QUALITY = 0.75  # of a target whose quality is not stated: good enough for most tasks, not for the hard ones
 UNKNOWN_SPEED = Speed(first_token_seconds=1.0, tokens_per_second=50.0)  # until this instance has seen the target answer
+SHORTEST_ANSWER = 16  # tokens; a ceiling that leaves fewer for the answer leaves nothing of use
 OVER_CEILING, LACKS, TOO_SMALL = "over the ceiling", "lacks", "context of"  # how these exclusions begin
 _ONLY_EMBEDS = frozenset({"embeddings"})
+_CUT = "the ceiling cuts its answer short"
 _SCORE = attrgetter("score")
 _TIER = 1e12  # above any cost in micro-USD and any time in seconds: a lower tier never outranks a higher one
 
@@ -35,7 +37,10 @@ def plan(route: str, strategy: str, score: Strategy, targets: Sequence[Target], 
 
 
 def ranked(route: str, strategy: str, score: Strategy, targets: Sequence[Target], facts: Facts) -> Plan:
-    """The targets that may be asked by their scores (ties: the order given), and why the others may not."""
+    """The targets that may be asked by their scores (ties: the order given), and why the others may not.
+
+    Those whose answer the request's ceiling will cut short come after the others.
+    """
     choices: list[Choice] = []
     exclusions: list[Exclusion] = []
     for target in targets:
@@ -44,6 +49,8 @@ def ranked(route: str, strategy: str, score: Strategy, targets: Sequence[Target]
         else:
             choices.append(_choice(target, score(target, facts), facts))
     choices.sort(key=_SCORE, reverse=True)  # which keeps the order of ties
+    if facts.max_cost is not None:
+        choices.sort(key=lambda choice: _cut(choice.cost, facts))
     return Plan(route, strategy, facts.task, tuple(choices), tuple(exclusions))
 
 
@@ -144,13 +151,16 @@ def _unsuitable(target: Target, facts: Facts) -> str | None:
 
 
 def _too_expensive(target: Target, facts: Facts) -> str | None:
+    """Why the ceiling does not hold in the worst case, however short the answer is made."""
     if facts.max_cost is None:
         return None
     estimate = facts.cost.get(target.name)
     if estimate is None:
         return f"{OVER_CEILING}: its price is unknown"
-    if estimate.expected > facts.max_cost:
-        return f"{OVER_CEILING}: {estimate.expected / 1e6:.6f} USD expected of {facts.max_cost / 1e6:.6f}"
+    shortest = min(SHORTEST_ANSWER, longest_output(target, facts) or SHORTEST_ANSWER)
+    least = estimate.input + shortest * estimate.per_output_token
+    if least > facts.max_cost:
+        return f"{OVER_CEILING}: the shortest answer may cost {least / 1e6:.6f} USD of {facts.max_cost / 1e6:.6f}"
     return None
 
 
@@ -160,7 +170,7 @@ def _choice(target: Target, score: Score, facts: Facts) -> Choice:
     return Choice(
         name,
         score.value,
-        score.reason,
+        f"{score.reason}; {_CUT}" if _cut(estimate, facts) else score.reason,
         _imposed(estimate, target, facts) if facts.output_limit or facts.max_cost is not None else None,
         estimate,
         seconds_for(facts.output_tokens, speed) if speed else None,
@@ -172,6 +182,11 @@ def longest_output(target: Target, facts: Facts) -> int | None:
     if facts.output_limit and target.max_output:
         return min(facts.output_limit, target.max_output)
     return facts.output_limit or target.max_output
+
+
+def _cut(estimate: Estimate | None, facts: Facts) -> bool:
+    """Whether the ceiling leaves no room for the answer that is expected."""
+    return facts.max_cost is not None and estimate is not None and estimate.expected > facts.max_cost
 
 
 def _imposed(estimate: Estimate | None, target: Target, facts: Facts) -> int | None:
@@ -187,7 +202,7 @@ def _affordable(estimate: Estimate | None, ceiling: float | None) -> int | None:
     """The output tokens for which the ceiling holds in the worst case; None: any number of them."""
     if estimate is None or ceiling is None or estimate.per_output_token <= 0:
         return None
-    return max(1, int((ceiling - estimate.input) / estimate.per_output_token))
+    return max(1, int((ceiling - estimate.input) / estimate.per_output_token))  # 0 is only a rounding
 
 
 def _equals(choices: Sequence[Choice], place: int, weighted: Mapping[str, Target], strategy: str) -> int:
@@ -209,5 +224,7 @@ def _drawn(group: Sequence[Choice], weighted: Mapping[str, Target], draw: float)
     """The group with the one that was drawn in front; the others keep their order."""
     weights = [weighted[choice.target].weight or 0.0 for choice in group]
     drawn = bisect(list(accumulate(weights)), draw * sum(weights), hi=len(group) - 1)
-    first = replace(group[drawn], score=group[0].score, reason=f"{group[drawn].reason}; drawn by weight")
+    one = group[drawn]
+    reason = f"{one.reason}; drawn by weight"
+    first = Choice(one.target, group[0].score, reason, one.output_limit, one.cost, one.seconds)
     return [first, *group[:drawn], *group[drawn + 1 :]]

@@ -89,6 +89,14 @@ class Speed:
 
 
 @dataclass(frozen=True, slots=True)
+class Shares:
+    """What part (0..1) of a target's tokens has a price of its own, as this instance has seen lately."""
+
+    cached: float = 0.0  # of the input, read from the provider's cache
+    reasoning: float = 0.0  # of the output
+
+
+@dataclass(frozen=True, slots=True)
 class Ticket:
     """A breaker's leave for one call, dated by the generation that gave it."""
 
@@ -111,8 +119,8 @@ class Estimate:
     """What one request would cost at one target, in micro-USD."""
 
     expected: float
-    input: float  # of it, for what is sent
-    per_output_token: float
+    input: float  # at worst, for what is sent
+    per_output_token: float  # at worst, over all the answers asked for
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +134,7 @@ class Facts:
     largest_input: int | None = None  # tokens that have to fit a context at once, where that is less than all of them
     needs: frozenset[Feature] = frozenset()
     speed: Mapping[str, Speed] = field(default_factory=dict)  # target -> Speed, where there is one
+    shares: Mapping[str, Shares] = field(default_factory=dict)  # target -> Shares, where there are some
     breaker: Mapping[str, Refused] = field(default_factory=dict)  # target -> why it may not be asked now
     cost: Mapping[str, Estimate] = field(default_factory=dict)  # target -> Estimate, where the price is known
     minimum_quality: float = 0.0

@@ -32,7 +32,7 @@ RINGS = {
     """,
     "flow": """
         beside_chat broadcast catalogue completions config custom detector dialects failover features messages
-        messages_content messages_request messages_stream metering planner reading refusals relay remembering
+        messages_content messages_request messages_stream metering planner quotes reading refusals relay remembering
         responses responses_content responses_items responses_request responses_stream router routes_file watching
     """,
     "edge": """

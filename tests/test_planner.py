@@ -293,6 +293,8 @@ def test_an_override_may_have_tasks_of_its_own():
         ("general", "minimum_quality = { default = 0.45 }", {"strategy": "cost"}, 0.45),
         ("general", "wishes = { saving_floor = 0.65 }", {"strategy": "cost"}, 0.65),
         ("general", "", {"strategy": "cost", "priority": 9}, 0.8),
+        ("planning", "", {"strategy": "cost", "priority": 9}, 0.8),
+        ("planning", "wishes = { saving_lowers = 0.05 }", {"strategy": "cost", "priority": 9}, 0.85),
         ("planning", "", {"min_quality": 0.2, "priority": 9}, 0.2),
     ],
 )
@@ -352,11 +354,36 @@ def test_a_ceiling_holds_even_when_the_request_is_longer_than_estimated(desk):
     assert known.input_tokens * 1.2 * 2 + choice.output_limit * 10 <= 15_000
 
 
+def test_a_ceiling_below_the_usual_answer_shortens_it_and_prefers_who_need_not():
+    desk = Desk()
+    made, _ = desk.plan(task=Task("planning", 0.9), router={"max_cost_usd": 0.002})
+    assert [choice.target for choice in made.choices] == ["east", "west", "large"]
+    limit = made.choices[2].output_limit
+    assert limit is not None
+    assert 16 < limit < 200
+    assert made.choices[2].reason == "number 1 for planning; the ceiling cuts its answer short"
+    alone, _ = desk.plan(task=Task("planning", 0.9), router={"max_cost_usd": 0.002, "only": ["large"]})
+    assert [choice.output_limit for choice in alone.choices] == [limit]
+
+
+@pytest.mark.parametrize(("max_tokens", "suits"), [(None, False), (16, False), (5, True)])
+def test_a_ceiling_leaves_room_for_an_answer_or_is_over(desk, max_tokens, suits):
+    """Ten micro-USD a token, and room for seven of them."""
+    _, known = desk.plan(router={"only": ["large"]})
+    ceiling = (known.cost["large"].input + 70) / 1e6
+    fields = {"max_tokens": max_tokens, "router": {"only": ["large"], "max_cost_usd": ceiling}}
+    if suits:
+        assert desk.plan(**fields)[0].choices[0].output_limit is None
+    else:
+        with pytest.raises(InvalidRequest, match="the shortest answer may cost"):
+            desk.plan(**fields)
+
+
 def test_over_every_ceiling_is_the_requests_own_affair(desk):
     with pytest.raises(InvalidRequest) as caught:
         desk.plan(router={"max_cost_usd": 1e-6})
     assert (caught.value.code, caught.value.param) == ("over_ceiling", "router.max_cost_usd")
-    assert "large: over the ceiling: 0.0030" in caught.value.message
+    assert "large: over the ceiling: the shortest answer may cost 0.0001" in caught.value.message
     assert "unpriced: over the ceiling: its price is unknown" in caught.value.message
 
 

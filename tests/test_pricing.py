@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from routing.pricing import PriceTableError, Rates, bundled, cost, expected, parse, price_of, worst_case
-from routing.types import Cost, Price, Target, Usage
+from routing.pricing import PriceTableError, Rates, bundled, cost, expected, parse, price_of, worst_rates
+from routing.types import Cost, Price, Shares, Target, Usage
 
 TABLE: dict[str, Any] = {
     "schema": 1,
@@ -175,19 +175,32 @@ def test_the_served_model_decides(vendor, model, served, found):
     assert (priced and priced.input) == found
 
 
-def test_what_is_expected_says_its_parts():
-    before = expected(rates("small"), 1000, 100)
-    assert (before.expected, before.input, before.per_output_token) == (450.0, 250.0, 2.0)
+def test_what_is_expected_is_priced_as_input_and_output():
+    assert expected(rates("small"), 1000, 100) == 1000 * 0.25 + 100 * 2.0
+    assert expected(rates("long"), 1001, 100) == 1001 * 2.0 + 100 * 15.0
 
 
-def test_what_is_expected_from_the_cache_is_cheaper():
-    assert expected(rates("small"), 1000, 0, cached_share=0.5).expected == pytest.approx(137.5)
-    assert expected(rates("thinker"), 1000, 0, cached_share=0.5).expected == 1000.0
+@pytest.mark.parametrize(
+    ("model", "shares", "micro_usd"),
+    [
+        pytest.param("small", Shares(cached=0.5), 137.5 + 200, id="half of it cached"),
+        pytest.param("thinker", Shares(cached=0.5), 1000 + 400, id="no price of its own for the cached"),
+        pytest.param("thinker", Shares(reasoning=0.5), 1000 + 50 * 4.0 + 50 * 6.0, id="half of it thought"),
+        pytest.param("small", Shares(reasoning=1.0), 250 + 200, id="no price of its own for thought"),
+    ],
+)
+def test_what_usually_has_a_price_of_its_own_is_expected_at_that(model, shares, micro_usd):
+    assert expected(rates(model), 1000, 100, shares) == pytest.approx(micro_usd)
+
+
+def at_worst(model: str, sent: int, answered: int) -> float:
+    a_token_sent, a_token_written = worst_rates(rates(model), sent)
+    return sent * a_token_sent + answered * a_token_written
 
 
 def test_the_worst_case_writes_the_cache_and_reasons_to_the_end():
-    assert worst_case(rates("thinker"), 1000, 100) == 1000 * 1.25 + 100 * 6.0
-    assert worst_case(rates("long"), 1001, 100) == 1001 * 2.0 + 100 * 15.0
+    assert at_worst("thinker", 1000, 100) == 1000 * 1.25 + 100 * 6.0
+    assert at_worst("long", 1001, 100) == 1001 * 2.0 + 100 * 15.0
 
 
 COUNT = st.integers(0, 3000)
@@ -198,13 +211,13 @@ def test_no_request_costs_more_than_its_worst_case(model, sent, cached, written,
     usage = Usage(input=sent, output=answered, cached=cached, reasoning=reasoned, cache_write=written)
     known = cost(usage, rates(model), VERSION).micro_usd
     assert known is not None
-    assert 0 <= known <= worst_case(rates(model), sent, answered) + 0.5
+    assert 0 <= known <= at_worst(model, sent, answered) + 0.5
 
 
 @given(st.sampled_from(["small", "thinker", "long"]), COUNT, COUNT)
 def test_an_expectation_that_comes_true_is_the_cost(model, sent, answered):
     known = cost(Usage(input=sent, output=answered), rates(model), VERSION).micro_usd
-    assert known == pytest.approx(expected(rates(model), sent, answered).expected, abs=0.5 + 1e-6)
+    assert known == pytest.approx(expected(rates(model), sent, answered), abs=0.5 + 1e-6)
 
 
 def broken(path, value):

@@ -345,6 +345,23 @@ def test_explain_knows_the_time_once_a_target_was_seen(stage):
     assert cheap["expected"]["seconds"] is None
 
 
+def test_what_came_from_a_providers_cache_is_expected_of_the_next_request(stage):
+    saving = {"price": {"input": 2, "cached_input": 0.2, "output": 10}, "quality": {"default": 0.9}}
+    dear, _ = pair(stage, {"strategy": "cost"}, targets={"dear": saving, "cheap": {**saving, "price": CHEAP["price"]}})
+    dear.behave(cached_tokens=4_000)
+    long: list[Any] = [{"role": "user", "content": "word " * 4_000}]
+    before, _ = explained(stage, messages=long).json()["targets"]
+    assert stage.ask(messages=long, router={"only": ["dear"]}).headers["x-router-target"] == "dear"
+    told = explained(stage, messages=long).json()
+    after, facts = told["targets"][0], told["facts"]
+    share = facts["shares"]["dear"]["cached"]
+    assert 0 < share <= 1
+    saved = facts["input_tokens"] * share * 1.8
+    assert before["expected"]["micro_usd"] - after["expected"]["micro_usd"] == pytest.approx(saved)
+    assert before["worst"] == after["worst"]
+    assert told["plan"]["choices"][0]["target"] == "dear"
+
+
 def test_what_explain_tells_is_what_then_happens(stage):
     pair(stage)
     fields: dict[str, Any] = {"router": {"strategy": "cost", "max_cost_usd": 0.02}, "max_tokens": 2_500, "n": 2}

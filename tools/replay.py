@@ -28,7 +28,7 @@ from routing.errors import CallerError, Misconfigured
 from routing.planner import Lots, Planner
 from routing.pricing import Prices, PriceTableError
 from routing.strategies import seconds_for
-from routing.types import Caller, Choice, Plan, Refused, Speed, Target, Task
+from routing.types import Caller, Choice, Plan, Refused, Shares, Speed, Target, Task, Usage
 from tools.replay_read import BadLine, Recorded, decisions
 from tools.replay_sums import Outcome, Sums, table
 
@@ -48,22 +48,30 @@ class _Addresses(dict[str, str]):
 
 
 class Then:
-    """Breakers and speeds as they were when the decision at hand was made; a speed not known then is the last seen."""
+    """What was known when the decision at hand was made; a speed not known then is the last seen."""
 
     def __init__(self) -> None:
         self._refused: Mapping[str, Refused] = {}
         self._speeds: dict[str, Speed] = {}
+        self._shares: Mapping[str, Shares] = {}
 
     def was(self, recorded: Recorded) -> None:
         """Turns to another decision."""
         self._refused = recorded.refused()
         self._speeds.update(recorded.facts.speed)
+        self._shares = recorded.facts.shares
 
     def refusal(self, target: str) -> Refused | None:
         return self._refused.get(target)
 
     def speed(self, target: str) -> Speed | None:
         return self._speeds.get(target)
+
+    def shares(self, target: str) -> Shares | None:
+        return self._shares.get(target)
+
+    def learn(self, target: str, usage: Usage) -> None:
+        """Nothing: what was known then is in the decision."""
 
 
 class Replay:
@@ -155,7 +163,7 @@ def build(routes: Path, prices: Path | None) -> Replay:
     if errors:
         raise Unusable("\n".join(errors))
     then = Then()
-    planner = Planner(loaded, then, lambda: table_of_prices, Custom(strategies), remembered=0)  # hardly two are alike
+    planner = Planner(loaded, then, lambda: table_of_prices, Custom(strategies), then, 0)  # 0: hardly two are alike
     return Replay(loaded, planner, then)
 
 

@@ -12,7 +12,7 @@ from annotated_types import Ge, Gt
 from pydantic import TypeAdapter, ValidationError
 
 from routing.features import Features
-from routing.types import Cost, Feature, Refused, Speed, Task, Usage
+from routing.types import Cost, Feature, Refused, Shares, Speed, Task, Usage
 from routing.wire import path_of
 
 LONGEST_LINE = 1_000_000  # bytes
@@ -37,6 +37,7 @@ class _Facts(_Checked):
     needs: frozenset[Feature] = frozenset()
     largest_input: _Tokens | None = None
     speed: Mapping[str, Speed] = field(default_factory=dict)
+    shares: Mapping[str, Shares] = field(default_factory=dict)
     breaker: Mapping[str, _Refusal] = field(default_factory=dict)
     minimum_quality: float = 0.0
     strict_quality: bool = False
