@@ -563,7 +563,7 @@ def test_actions_are_pinned_to_a_commit_and_no_secret_is_stored(path):
     assert uses
     assert [each for each in uses if not re.fullmatch(r"[\w.-]+/[\w.-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", each)] == []
     assert "secrets." not in workflow
-    assert "permissions:\n  contents: read\n" in workflow
+    assert re.findall(r"^permissions:\n((?:  .+\n)+)", workflow, re.MULTILINE) == ["  contents: read\n"]
 
 
 def test_the_check_of_the_workflow_is_the_one_that_users_have():
@@ -573,7 +573,7 @@ def test_the_check_of_the_workflow_is_the_one_that_users_have():
 
 def test_the_deployment_signs_in_with_openid_connect_and_shows_what_a_pull_request_would_change():
     workflow = (ROOT / ".github/workflows/deploy.yml").read_text(encoding="utf-8")
-    assert "id-token: write" in workflow
+    assert workflow.count("      id-token: write") == len(re.findall(r"uses: azure/login@", workflow)) == 2
     assert re.findall(r"az deployment group (\S+)", workflow) == ["what-if", "create"]
     assert workflow.count("infra/main.parameters.json") == 2
     [script] = re.findall(r"run: (scripts/\S+)", workflow)
