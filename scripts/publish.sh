@@ -30,12 +30,23 @@ fi
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-if [[ $tool == func ]]; then
-  func azure functionapp publish "$app" --python --build remote
-else
-  python3 -m scripts.package "$work/router.zip"
-  az functionapp deployment source config-zip --resource-group "$group" --name "$app" --src "$work/router.zip" --build-remote true
-fi
+[[ $tool == func ]] || python3 -m scripts.package "$work/router.zip"
+
+hand_over() {
+  if [[ $tool == func ]]; then
+    func azure functionapp publish "$app" --python --build remote
+  else
+    az functionapp deployment source config-zip --resource-group "$group" --name "$app" --src "$work/router.zip" --build-remote true
+  fi
+}
+
+# In a new deployment the app's role on its storage account takes some minutes to be known everywhere.
+for left in {9..0}; do
+  hand_over 2>&1 | tee "$work/said" && break
+  ((left)) && grep --quiet BlobUploadFailed "$work/said" || exit 1
+  echo "The storage account does not know the app's role yet. Again in 30 seconds." >&2
+  sleep 30
+done
 
 # A new package is served by new instances; the first one takes a while to start.
 for _ in {1..30}; do

@@ -135,11 +135,19 @@ echo "$*" >> "$ASKED"
 case "$*" in
   *outputs.appName*) echo "$APP" ;;
   *outputs.endpoint*) echo https://router.example.com ;;
-  *config-zip*) python3 -m zipfile --test "${@: -3:1}" ;;
+  *config-zip*)
+    python3 -m zipfile --test "${@: -3:1}"
+    if (($(grep --count config-zip "$ASKED") <= ${REFUSALS:-0})); then
+      echo "${REFUSAL:-BlobUploadFailedException}" >&2
+      exit 1
+    fi ;;
 esac
 """
 FUNC = """#!/usr/bin/env bash
 echo "func $* in $PWD" >> "$ASKED"
+"""
+SLEEP = """#!/usr/bin/env bash
+echo "sleep $*" >> "$ASKED"
 """
 CURL = """#!/usr/bin/env bash
 echo "$*" >> "$ASKED"
@@ -147,14 +155,16 @@ printf 200
 """
 
 
-def publish(tmp_path: Path, app: str, *arguments: str) -> tuple[subprocess.CompletedProcess[str], list[str]]:
+def publish(
+    tmp_path: Path, app: str, *arguments: str, **given: str
+) -> tuple[subprocess.CompletedProcess[str], list[str]]:
     """What scripts/publish.sh says, and what it asked of commands that stand in for az, func and curl."""
-    for name, text in {"az": AZ, "curl": CURL, "func": FUNC}.items():
+    for name, text in {"az": AZ, "curl": CURL, "func": FUNC, "sleep": SLEEP}.items():
         (tmp_path / name).write_text(text)
         (tmp_path / name).chmod(0o755)
     asked = tmp_path / "asked"
     asked.touch()
-    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "ASKED": str(asked), "APP": app}
+    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "ASKED": str(asked), "APP": app, **given}
     command = [str(ROOT / "scripts/publish.sh"), *arguments]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=30, check=False)
     return done, asked.read_text().splitlines()
@@ -168,6 +178,23 @@ def test_publishing_hands_over_the_package_to_be_built_there_and_waits_until_it_
     assert "--resource-group group --name llm-router-x" in handed
     assert handed.endswith(".zip --build-remote true")
     assert asked[-1].endswith("https://router.example.com/health")
+
+
+def test_publishing_waits_until_the_storage_account_knows_the_role_of_a_new_app(tmp_path):
+    done, asked = publish(tmp_path, "llm-router-x", "group", REFUSALS="2")
+    assert done.returncode == 0
+    assert done.stderr.count("does not know the app's role yet") == 2
+    assert [line.split()[0] for line in asked if "config-zip" in line or "sleep" in line] == [
+        "functionapp", "sleep", "functionapp", "sleep", "functionapp",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("refusals", "refusal", "tries"), [("99", "BlobUploadFailedException", 10), ("1", "Bad", 1)])
+def test_publishing_gives_up_in_the_end_and_at_once_for_another_reason(tmp_path, refusals, refusal, tries):
+    done, asked = publish(tmp_path, "llm-router-x", "group", REFUSALS=refusals, REFUSAL=refusal)
+    assert done.returncode == 1
+    assert refusal in done.stdout
+    assert sum("config-zip" in line for line in asked) == tries
 
 
 def test_core_tools_publish_the_same_folder_to_be_built_there(tmp_path):
