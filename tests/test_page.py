@@ -255,6 +255,34 @@ async def test_a_failover_is_seen(stage: Stage, open_page):
 
 
 @in_browser
+async def test_attempts_are_seen_while_they_happen(stage: Stage, open_page):
+    broken, silent = (
+        stage.standin(name="broken", fault=Fault("status", status=503)),
+        stage.standin(name="silent", fault=Fault("hang")),
+    )
+    stage.serve(broken, silent, route={"retry": ONCE})
+    page = await open_page(stage)
+    await ask(page)
+    await sees(page, "#trace .attempts li", "1. broken fault Unavailable")
+    await sees(page, "#trace .attempts li", "2. silent asking")
+    await sees(page, "#trace tbody tr", "1. broken")
+    await page.click("llm-chat button:text-is('Stop')")
+    await sees(page, "#trace .attempts li", "2. silent neutral the caller left")
+    assert await page.input_value("llm-chat textarea") == "Hello there"
+
+
+@in_browser
+async def test_an_example_is_one_click(stage: Stage, open_page):
+    stage.serve(stage.standin(name="one"))
+    page = await open_page(stage)
+    await sees(page, "#no-trace", "The plan appears here")
+    await page.click("#examples button:text('translation')")
+    await sees(page, "llm-chat .assistant", "heard: Translate into French")
+    await sees(page, "#trace .attempts li", "1. one answered")
+    assert await page.locator("#no-trace").is_hidden()
+
+
+@in_browser
 async def test_when_nobody_answers_the_attempts_are_shown_and_the_question_is_kept(stage: Stage, open_page):
     stage.serve(stage.standin(name="broken", fault=Fault("status", status=503)), route={"retry": ONCE})
     page = await open_page(stage)
@@ -321,8 +349,22 @@ async def test_an_open_breaker_counts_down(stage: Stage, open_page):
         stage.ask()
     await sees(page, "[data-target=broken] .tag", "open")
     await sees(page, "[data-target=broken] .says", "one probe in")
+    await sees(page, "#totals div", "fallbacks5")
+    await sees(page, "#by-task", "general 5")
+    await sees(page, "[data-target=sound]", "5 answered")
+    await sees(page, "[data-target=broken]", "0 answered; 5 attempts failed")
     await sees(page, "[data-target=broken]", "last error Unavailable")
-    assert await page.locator("[data-target=sound] svg polyline").first.get_attribute("points") is not None
+
+
+@in_browser
+async def test_a_chart_begins_with_what_was_answered_before_the_page_was_opened(stage: Stage, open_page):
+    stage.serve(stage.standin(name="one", first_token=0.02))
+    for _ in range(3):
+        stage.ask(stream=True)
+    page = await open_page(stage, view="targets")
+    points = "document.querySelector('[data-target=one] polyline').getAttribute('points')"
+    await page.wait_for_function(f"new Set(({points} || '').split(' ')).size >= 4")
+    await sees(page, "[data-target=one] figure", "ms")
 
 
 @in_browser
@@ -411,8 +453,8 @@ async def test_ten_thousand_decisions_are_shown_chunk_by_chunk(stage: Stage, ope
 
 @in_browser
 async def test_spend_is_added_up_by_what_one_chooses(stage: Stage, open_page):
-    price = {"price": {"input": 1.0, "output": 10.0}}
-    stage.serve(stage.standin(name="one"), stage.standin(name="two"), targets={"one": price, "two": price})
+    cheap, dear = {"price": {"input": 1.0, "output": 10.0}}, {"price": {"input": 4.0, "output": 40.0}}
+    stage.serve(stage.standin(name="one"), stage.standin(name="two"), targets={"one": cheap, "two": dear})
     for model in ("chat", "chat", "two"):
         stage.ask(model=model)
     page = await open_page(stage, view="spend")
@@ -421,8 +463,12 @@ async def test_spend_is_added_up_by_what_one_chooses(stage: Stage, open_page):
     await sees(page, "#spent tbody tr", "one")
     await sees(page, "#spent tbody tr", "two")
     rows = await page.locator("#spent tbody tr").all_inner_texts()
-    assert [row.split()[0] for row in rows] == ["one", "two"]
-    await sees(page, "#saved", "over the last 3 priced requests")
+    assert [row.split()[0] for row in rows] == ["two", "one"]
+    assert ["(75 %)" in row for row in rows] == [False, True]
+    await sees(page, "#sums div", "saved$")
+    with stage.http() as client:
+        saved = client.get("/v1/router/usage").json()["data"][0]["saved_usd"]
+    assert f"${saved:.6f}" in await page.inner_text("#sums")
 
 
 @in_browser
@@ -473,6 +519,12 @@ def marked(value: Any) -> Any:
     return f"{value}{MARKUP}" if isinstance(value, str) else value
 
 
+def _marked_events(stream: str) -> str:
+    """The same stream with markup in what the router tells in it."""
+    told = re.compile(r"(?m)^(event: router\.\w+\ndata: )(.*)$")
+    return told.sub(lambda event: event[1] + json.dumps(marked(json.loads(event[2]))), stream)
+
+
 def _marked_name(name: str) -> str:
     return f"{name}{MARKUP}" if name in ("one", "two") else name
 
@@ -489,7 +541,7 @@ async def test_whatever_a_client_or_a_provider_can_name_is_shown_as_text(stage: 
         if "json" in answer.headers.get("content-type", ""):
             return await route.fulfill(response=answer, json=marked(await answer.json()))
         text = (await answer.text()).replace("heard:", json.dumps(f"heard {MARKUP}")[1:-1])
-        await route.fulfill(response=answer, body=text)
+        await route.fulfill(response=answer, body=_marked_events(text))
 
     await page.route("**/v1/**", mark)
     with stage.http(headers={"api-key": ADMIN}) as client:
@@ -513,6 +565,7 @@ async def test_whatever_a_client_or_a_provider_can_name_is_shown_as_text(stage: 
     await sees(page, "#one[open]", MARKUP)
     assert await _images(page) == 0
     assert "owned" not in await page.title()
+    await page.unroute_all(behavior="ignoreErrors")
 
 
 async def _images(page: Any) -> int:

@@ -42,28 +42,37 @@
     }
   }
 
-  // The data of each server-sent event in a response, as text.
+  // The name and the data of each server-sent event in a response, as text.
   async function* eventsOf(response) {
     const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
-    let rest = "";
+    let rest = "", name = "";
     for (;;) {
       const { done, value } = await reader.read();
       if (done) return;
       const lines = (rest + value).split("\n");
       rest = lines.pop();
-      for (const line of lines) if (line.startsWith("data:")) yield line.slice(5).trim();
+      for (const line of lines) {
+        if (line.startsWith("event:")) name = line.slice(6).trim();
+        else if (line.startsWith("data:")) yield [name, line.slice(5).trim()];
+        else if (!line.trim()) name = "";
+      }
     }
   }
 
-  // Gives `told` each piece of the answer. Throws ChatError for an error inside the stream and for one that was cut.
-  async function read(response, told) {
-    for await (const data of eventsOf(response)) {
-      if (data === "[DONE]") return;
-      const event = JSON.parse(data);
-      if (event.error) throw new ChatError(event.error.message || "The answer broke off.", event);
-      told(event);
+  // Gives `told` each piece of the answer, and `happened` each event of the router's own, of which some come after the
+  // answer. Throws ChatError for an error inside the stream and for one that was cut.
+  async function read(response, told, happened) {
+    let over = false, failure = null;
+    for await (const [name, data] of eventsOf(response)) {
+      if (name.startsWith("router.")) happened(name.slice(7), JSON.parse(data));
+      else if (data === "[DONE]") over = true;
+      else if (!over && !failure) {
+        const event = JSON.parse(data);
+        if (event.error) failure = new ChatError(event.error.message || "The answer broke off.", event);
+        else told(event);
+      }
     }
-    throw new ChatError("The answer broke off.");
+    if (failure || !over) throw failure || new ChatError("The answer broke off.");
   }
 
   class LLMChat extends HTMLElement {
@@ -203,9 +212,10 @@
 
     async #exchange(body, signal, bubble, end) {
       const key = typeof this.key === "function" ? await this.key() : this.key;
+      const watching = this.hasAttribute("events") ? { "x-router-events": "true" } : {};
       const response = await fetch(new URL("v1/chat/completions", this.#base()), {
         method: "POST",
-        headers: { "content-type": "application/json", ...(key ? { authorization: `Bearer ${key}` } : {}) },
+        headers: { "content-type": "application/json", ...(key ? { authorization: `Bearer ${key}` } : {}), ...watching },
         body: JSON.stringify(body),
         signal,
       });
@@ -216,7 +226,7 @@
         end.usage = event.usage || end.usage;
         end.text += text;
         this.#add(bubble, text);
-      });
+      }, (name, data) => this.#tell("llm-router", { name, data }));
     }
 
     #base() {
