@@ -129,7 +129,7 @@ def cost(usage: Usage, rates: Rates | None, version: str) -> Cost:
 
 def expected(rates: Rates, input_tokens: int, output_tokens: int, shares: Shares | None = None) -> float:
     """Micro-USD before the call, by the `shares` of tokens that are usually cached or reasoned; None: of none."""
-    now = rates.of(input_tokens)
+    now = rates.of(input_tokens) if rates.above else rates
     if shares is None:
         return input_tokens * now.input + output_tokens * now.output
     sent = now.input + shares.cached * (_or(now.cached_input, now.input) - now.input)
@@ -139,8 +139,8 @@ def expected(rates: Rates, input_tokens: int, output_tokens: int, shares: Shares
 
 def worst_rates(rates: Rates, input_tokens: int) -> tuple[float, float]:
     """Micro-USD for a token of input, written to the cache and read from none, and for one of output, or of thought."""
-    now = rates.of(input_tokens)
-    return max(now.input, _or(now.cache_write, 0.0)), max(now.output, _or(now.reasoning, 0.0))
+    now = rates.of(input_tokens) if rates.above else rates
+    return max(now.input, now.cache_write or 0.0), max(now.output, now.reasoning or 0.0)
 
 
 @cache

@@ -102,10 +102,11 @@ class Quotes:
         known, sent, answers = dict[str, Estimate](), features.input_tokens, features.answers
         most = ceil(sent * ESTIMATE_ERROR)
         for target in targets:
-            if rates := self.rates(target):
-                a_token_sent, a_token_written = pricing.worst_rates(rates, most)
+            rates = self._rates[target.name] if target.name in self._rates else self.rates(target)
+            if rates:
+                worst_sent, worst_written = pricing.worst_rates(rates, most)
                 usual = pricing.expected(rates, sent, output_tokens, shares.get(target.name))
-                known[target.name] = Estimate(usual, most * a_token_sent, a_token_written * answers)
+                known[target.name] = Estimate(usual, most * worst_sent, worst_written * answers)
         return known
 
     def _vendor(self, target: Target) -> str | None:

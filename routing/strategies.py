@@ -170,7 +170,7 @@ def _choice(target: Target, score: Score, facts: Facts) -> Choice:
     return Choice(
         name,
         score.value,
-        f"{score.reason}; {_CUT}" if _cut(estimate, facts) else score.reason,
+        score.reason if facts.max_cost is None or not _cut(estimate, facts) else f"{score.reason}; {_CUT}",
         _imposed(estimate, target, facts) if facts.output_limit or facts.max_cost is not None else None,
         estimate,
         seconds_for(facts.output_tokens, speed) if speed else None,

@@ -10,8 +10,8 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-SCANNED = 24_000  # characters; a longer text is judged by evenly spaced windows
-_WINDOWS, _WINDOW = 32, 512
+SCANNED = 12_288  # characters; a longer text is judged by evenly spaced windows
+_WINDOWS, _WINDOW = 64, 192
 
 # Source: OpenAI's guide to counting tokens of chat messages: three around each message, three before the reply.
 _PER_MESSAGE, _PER_NAME, _PER_REPLY = 4, 1, 3  # a message's role is a token too

@@ -17,6 +17,7 @@ import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 from zlib import crc32
@@ -97,7 +98,7 @@ class Replay:
         return Outcome(recorded.target, recorded.target != first, cost, self._seconds(recorded.target, recorded))
 
     async def _after(self, recorded: Recorded) -> Outcome:
-        caller = self._config.callers.get(recorded.caller) or Caller(recorded.caller)
+        caller = self._config.callers.get(recorded.caller) or _unknown(recorded.caller)
         try:
             route = self._config.route(recorded.model, caller)
             task = _task(recorded.plan.task, route)
@@ -130,6 +131,12 @@ class Replay:
     def _names_hide_models(self, target: Target) -> bool:
         """On Azure only the reply tells which model a deployment is: the recorded cost is all there is."""
         return self._config.file.providers[target.provider].type == "azure_openai"
+
+
+@lru_cache(maxsize=1_024)
+def _unknown(name: str) -> Caller:
+    """A caller that the new routes file does not have any more."""
+    return Caller(name)
 
 
 def _task(recorded: Task, route: Route) -> Task:
