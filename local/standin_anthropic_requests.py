@@ -179,14 +179,36 @@ def _thinking(request: Mapping[str, Any]) -> Iterator[str]:
 
 def _output(request: Mapping[str, Any]) -> Iterator[str]:
     output_format = (request.get("output_config") or {}).get("format")
-    if output_format and not _is_closed(output_format["schema"]):
-        yield "output_config.format.schema: For 'object' type, 'additionalProperties' must be explicitly set to false"
+    if output_format:
+        yield from _unknown(output_format["schema"], "output_config.format.schema")
+    for place, tool in enumerate(request.get("tools") or ()):
+        if tool.get("strict"):
+            yield from _unknown(tool["input_schema"], f"tools.{place}.custom.input_schema")
 
 
-def _is_closed(schema: Any) -> bool:
+_INSIDE = ("$defs", "definitions", "properties")
+_KEYWORDS = frozenset(
+    {"$ref", "additionalProperties", "allOf", "anyOf", "const", "description", "enum", "items", "required", "title"}
+    | {"type", *_INSIDE}
+)
+
+
+def _unknown(schema: Any, path: str) -> Iterator[str]:
+    """What of a schema cannot be enforced."""
     if isinstance(schema, list):
-        return all(_is_closed(entry) for entry in schema)
+        for entry in schema:
+            yield from _unknown(entry, path)
     if not isinstance(schema, dict):
-        return True
-    closed = schema.get("type") != "object" or schema.get("additionalProperties") is False
-    return closed and all(_is_closed(entry) for name, entry in schema.items() if name not in ("enum", "const"))
+        return
+    kind = schema.get("type")
+    if "object" in (kind if isinstance(kind, list) else [kind]) and schema.get("additionalProperties") is not False:
+        yield f"{path}: For 'object' type, 'additionalProperties' must be explicitly set to false"
+    for keyword, value in schema.items():
+        if (
+            keyword not in _KEYWORDS
+            and keyword != "format"
+            and (keyword, value) not in (("minItems", 0), ("minItems", 1))
+        ):
+            yield f"{path}: For '{kind}' type, property '{keyword}' is not supported"
+        if keyword in _INSIDE or keyword in ("allOf", "anyOf", "items"):
+            yield from _unknown(list(value.values()) if keyword in _INSIDE else value, path)

@@ -181,7 +181,12 @@ class Foreign(Dialect, ABC):
         return self.names.get(re.split(r"[.\[]", place, maxsplit=1)[0], place)
 
     def _dropped(self, names: Iterable[str]) -> tuple[str, ...]:
-        return (*self._translated.dropped, *(self.names.get(name, name) for name in names))
+        return (*self._translated.dropped, *(self._called(name) for name in names))
+
+    def _called(self, name: str) -> str:
+        """What the protocol calls a field of chat completions, or one inside it."""
+        outer, dot, inner = name.partition(".")
+        return self.names[outer] + dot + inner.removeprefix("json_schema.") if outer in self.names else name
 
     def _as_it_is(self, target: Target, request: ChatRequest) -> Native:
         assert self.protocol is not None

@@ -194,6 +194,7 @@ def test_images_and_documents_are_carried():
                 text("What is this?"),
                 {"type": "image_url", "image_url": {"url": PIXEL, "detail": "low"}},
                 {"type": "image_url", "image_url": {"url": "https://example.com/a.png"}},
+                {"type": "image_url", "image_url": {"url": "data:image/jpg;base64,eA=="}},
                 pdf,
             )
         ]
@@ -202,6 +203,7 @@ def test_images_and_documents_are_carried():
     assert sources == [
         {"type": "base64", "media_type": "image/png", "data": "iVBORw0KGgo="},
         {"type": "url", "url": "https://example.com/a.png"},
+        {"type": "base64", "media_type": "image/jpeg", "data": "eA=="},
         {"type": "base64", "media_type": "application/pdf", "data": "eA=="},
     ]
     assert dropped == ("messages[].content[].image_url.detail",)
@@ -390,7 +392,12 @@ def test_tools_keep_their_schema_and_strictness():
     bare = {"type": "function", "function": {"name": "g"}, "cache_control": {"type": "ephemeral"}}
     body, _ = translated(tools=[{"type": "function", "function": function}, bare])
     assert body["tools"] == [
-        {"name": "f", "input_schema": SCHEMA, "description": "Does.", "strict": True},
+        {
+            "name": "f",
+            "input_schema": {**SCHEMA, "additionalProperties": False},
+            "description": "Does.",
+            "strict": True,
+        },
         {"name": "g", "input_schema": {"type": "object", "properties": {}}, "cache_control": {"type": "ephemeral"}},
     ]
 
@@ -453,6 +460,88 @@ def test_a_schema_keeps_its_name_and_is_closed():
     schema = {"title": "city", "description": "A city.", **closed, "$defs": {"p": closed}}
     assert body["output_config"] == {"format": {"type": "json_schema", "schema": schema}}
     assert dropped == ()
+
+
+def schemas_of(schema):
+    """The schema that is sent for one of an answer and for one of a strict tool, and the keywords reported of each."""
+    answer, told = translated(response_format={"type": "json_schema", "json_schema": {"name": "x", "schema": schema}})
+    function = {"name": "f", "strict": True, "parameters": schema}
+    called, said = translated(tools=[{"type": "function", "function": function}])
+    known = answer["output_config"]["format"]["schema"]
+    assert {**called["tools"][0]["input_schema"], "title": known["title"]} == known
+    keywords = [name.removeprefix("response_format.json_schema.schema.") for name in told]
+    assert [name.removeprefix("tools[].function.parameters.") for name in said] == keywords
+    return known, keywords
+
+
+CONSTRAINED = {
+    "type": "object",
+    "title": "x",
+    "properties": {
+        "age": {"type": "integer", "minimum": 1, "maximum": 9, "description": "In years."},
+        "tags": {"type": "array", "items": {"type": "string", "maxLength": 5}, "minItems": 1, "maxItems": 3},
+        "mail": {"type": "string", "format": "email"},
+        "code": {"type": ["string", "null"], "format": "regex"},
+        "either": {"oneOf": [{"type": "null"}, {"type": "number", "exclusiveMinimum": 0}]},
+    },
+    "required": ["age"],
+}
+
+
+def test_constraints_that_anthropic_refuses_become_words_and_are_reported():
+    known, dropped = schemas_of(CONSTRAINED)
+    assert known["properties"] == {
+        "age": {"type": "integer", "description": "In years. (minimum: 1, maximum: 9)"},
+        "tags": {
+            "type": "array",
+            "items": {"type": "string", "description": "(maxLength: 5)"},
+            "minItems": 1,
+            "description": "(maxItems: 3)",
+        },
+        "mail": {"type": "string", "format": "email"},
+        "code": {"type": ["string", "null"], "description": '(format: "regex")'},
+        "either": {"anyOf": [{"type": "null"}, {"type": "number", "description": "(exclusiveMinimum: 0)"}]},
+    }
+    assert dropped == ["minimum", "maximum", "maxLength", "maxItems", "format", "oneOf", "exclusiveMinimum"]
+    assert known["required"] == ["age"]
+
+
+def test_schemas_within_schemas_are_closed():
+    leaf = {"type": "object", "properties": {"n": {"type": "number"}}}
+    spread = {"$ref": "#/$defs/leaf"}
+    known, dropped = schemas_of(
+        {**leaf, "$defs": {"leaf": leaf}, "properties": {"a": {"anyOf": [leaf, spread]}, "b": {"allOf": [leaf]}}}
+    )
+    closed = {**leaf, "additionalProperties": False}
+    assert known["$defs"] == {"leaf": closed}
+    assert known["properties"] == {"a": {"anyOf": [closed, spread]}, "b": {"allOf": [closed]}}
+    assert dropped == []
+
+
+@pytest.mark.parametrize(
+    ("inner", "place"),
+    [
+        ({"type": "object"}, "properties"),
+        ({"type": ["object", "null"]}, "properties"),
+        ({"type": "object", "additionalProperties": True}, "additionalProperties"),
+        ({"type": "object", "additionalProperties": {"type": "string"}}, "additionalProperties"),
+    ],
+    ids=["anything", "anything or null", "more", "a map"],
+)
+def test_an_object_that_is_open_to_any_name_is_refused_with_its_path(inner, place):
+    schema = {"type": "object", "properties": {"a": {"type": "array", "items": inner}}}
+    with pytest.raises(BadRequest) as refused:
+        translated(response_format={"type": "json_schema", "json_schema": {"name": "x", "schema": schema}})
+    assert refused.value.param == f"response_format.json_schema.schema.properties.a.items.{place}"
+
+
+async def test_every_constraint_is_put_so_that_the_provider_takes_it(provider):
+    wanted = {"type": "json_schema", "json_schema": {"name": "x", "schema": CONSTRAINED}}
+    function = {"name": "f", "strict": True, "parameters": CONSTRAINED}
+    reply = await provider.chat(
+        TARGET, asking(response_format=wanted, tools=[{"type": "function", "function": function}])
+    )
+    assert set(json.loads(json.loads(reply.body)["choices"][0]["message"]["content"])) == {"age"}
 
 
 def test_json_mode_becomes_an_instruction_and_is_reported():

@@ -240,6 +240,8 @@ def assistant(*blocks):
 
 FORGED = {"type": "thinking", "thinking": "No.", "signature": "forged"}
 OPEN_FORMAT = {"format": {"type": "json_schema", "schema": SCHEMA}}
+LIMITED = {"type": "array", "items": {"anyOf": [{"type": "integer", "minimum": 1}]}, "minItems": 1}
+LIMITED_FORMAT = {"format": {"type": "json_schema", "schema": LIMITED}}
 IMAGE = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "?"}}
 
 
@@ -286,6 +288,8 @@ IMAGE = {"type": "image", "source": {"type": "base64", "media_type": "image/png"
         ({"tools": TOOLS, "tool_choice": {"type": "tool", "name": "x"}}, "Tool 'x' not found in provided tools"),
         ({"tools": [TOOLS[0], TOOLS[0]]}, "tools: Tool names must be unique."),
         ({"output_config": OPEN_FORMAT}, "output_config.format.schema: For 'object' type, 'additionalProperties'"),
+        ({"output_config": LIMITED_FORMAT}, "output_config.format.schema: For 'integer' type, property 'minimum' is"),
+        ({"tools": [{**TOOLS[0], "strict": True}]}, "tools.0.custom.input_schema: For 'object' type"),
         (
             {"model": "claude-haiku-4-5", "messages": [*HELLO, {"role": "system", "content": "x"}]},
             "role 'system' is not supported on this model",

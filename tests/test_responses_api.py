@@ -459,6 +459,9 @@ def test_what_a_target_lacks_is_told_by_its_place_in_the_request_as_it_came(stag
 
 def test_what_anthropic_has_no_place_for_is_told_by_its_own_name(stage):
     one = serve(stage, "anthropic")
-    answer = ask(stage, text={"verbosity": "low"}, temperature=0.5)
-    assert answer.headers["x-router-dropped"] == "temperature, text.verbosity"
+    schema = {"type": "object", "properties": {"age": {"type": "integer", "minimum": 0}}}
+    wanted = {"verbosity": "low", "format": {"type": "json_schema", "name": "x", "schema": schema}}
+    answer = ask(stage, text=wanted, temperature=0.5)
+    assert answer.status_code == 200, answer.text
+    assert answer.headers["x-router-dropped"] == "text.format.schema.minimum, temperature, text.verbosity"
     assert one.asked == 1

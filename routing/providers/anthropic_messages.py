@@ -22,6 +22,7 @@ Turn = dict[str, Any]
 
 _DATA_URL = re.compile(r"data:(?P<type>[\w.+-]+/[\w.+-]+);base64,(?P<data>[A-Za-z0-9+/=\s]*)", re.ASCII)
 _IMAGE_TYPES = frozenset({"image/jpeg", "image/png", "image/gif", "image/webp"})
+_IMAGE_ALIASES = {"image/jpg": "image/jpeg"}  # by which OpenAI knows it as well
 _ID_ELSEWHERE = re.compile(r"[^a-zA-Z0-9_-]")
 _OPENING = "(The conversation begins with the assistant.)"
 _MESSAGE_FIELDS: Mapping[str, frozenset[str]] = {
@@ -238,6 +239,7 @@ def _image_block(part: Mapping[str, Any], path: str, dropped: list[str]) -> Bloc
     if url.startswith(("https://", "http://")):
         return {"type": "image", "source": {"type": "url", "url": url}}
     source = _base64(url, f"{path}.image_url.url")
+    source["media_type"] = _IMAGE_ALIASES.get(source["media_type"], source["media_type"])
     if source["media_type"] not in _IMAGE_TYPES:
         raise refusal(f"{path}.image_url.url", f"must be one of {', '.join(sorted(_IMAGE_TYPES))}")
     return {"type": "image", "source": source}

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from routing.providers.anthropic_messages import Refusing, conversation, refusal
+from routing.providers.anthropic_schema import Schemas
 from routing.types import Target
 from routing.wire import ChatRequest
 
@@ -210,6 +211,8 @@ def _tool(tool: Any, path: str, draft: Draft) -> dict[str, Any]:
     function = at.an_object(tool, "function")
     inside = Refusing(f"{path}.function")
     schema = {"type": "object", "properties": {}, **(inside.maybe_object(function, "parameters") or {})}
+    if function.get("strict"):
+        schema = Schemas("tools[].function.parameters", draft.dropped).known(schema, f"{path}.function.parameters")
     result: dict[str, Any] = {"name": inside.text(function, "name"), "input_schema": schema}
     result |= {name: function[name] for name in ("description", "strict") if function.get(name)}
     result |= {"cache_control": tool["cache_control"]} if "cache_control" in tool else {}
@@ -256,7 +259,7 @@ def _response_format(draft: Draft, fields: Fields) -> None:
             pass
         case "json_schema":
             given = Refusing("response_format").an_object(asked, "json_schema")
-            output = {"format": {"type": "json_schema", "schema": _output_schema(given)}}
+            output = {"format": {"type": "json_schema", "schema": _output_schema(given, draft)}}
             draft.body.setdefault("output_config", {}).update(output)
         case "json_object":
             _instruct(draft, _JSON_ONLY)
@@ -265,24 +268,13 @@ def _response_format(draft: Draft, fields: Fields) -> None:
             raise refusal("response_format.type", "must be text, json_object or json_schema")
 
 
-def _output_schema(given: Mapping[str, Any]) -> dict[str, Any]:
+def _output_schema(given: Mapping[str, Any], draft: Draft) -> dict[str, Any]:
     """The schema, carrying the name and the description that OpenAI has beside it."""
-    schema = Refusing("response_format.json_schema").maybe_object(given, "schema") or {"type": "object"}
+    path = "response_format.json_schema"
     labels = {"title": given.get("name"), "description": given.get("description")}
-    closed: dict[str, Any] = _closed(schema)
-    return {name: text for name, text in labels.items() if text} | closed
-
-
-def _closed(schema: Any) -> Any:
-    """Objects without a word on further properties get the `additionalProperties: false` that Anthropic insists on."""
-    if isinstance(schema, list):
-        return [_closed(entry) for entry in schema]
-    if not isinstance(schema, dict):
-        return schema
-    inner = {name: entry if name in ("enum", "const", "default") else _closed(entry) for name, entry in schema.items()}
-    if isinstance(schema.get("properties"), dict) and schema.get("type") == "object":
-        inner.setdefault("additionalProperties", False)
-    return inner
+    schema = Refusing(path).an_object(given, "schema")
+    known = Schemas(f"{path}.schema", draft.dropped).known(schema, f"{path}.schema")
+    return {name: text for name, text in labels.items() if text} | known
 
 
 def _instruct(draft: Draft, instruction: str) -> None:
