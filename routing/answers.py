@@ -17,6 +17,7 @@ from routing.broadcast import Pieces
 from routing.dialects import CHAT, Dialect
 from routing.errors import LimitExceeded, RouterError, RunError
 from routing.router import Answer, OpenAnswer
+from routing.types import Attempt
 
 _UNPRINTABLE = re.compile(r"[^ -~]")
 
@@ -161,8 +162,12 @@ def error_response(error: RouterError, request_id: str, dialect: Dialect = CHAT)
     body = dialect.error_body(error, request_id)
     if isinstance(error, RunError):
         headers["x-router-attempts"] = str(len(error.attempts))
-        body["router"] = {"attempts": [asdict(attempt) for attempt in error.attempts]}
+        body["router"] = {"attempts": [_shown(attempt) for attempt in error.attempts]}
     return json_response(to_json(body), request_id, headers, status=error.status)
+
+
+def _shown(attempt: Attempt) -> dict[str, Any]:
+    return {name: value for name, value in asdict(attempt).items() if value is not None}
 
 
 def json_response(

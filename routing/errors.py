@@ -37,7 +37,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, ClassVar
 
-from routing.types import Attempt, Outcome, Refused
+from routing.types import Attempt, Outcome, Refused, Usage
 
 LONGEST_RETRY_AFTER = 60.0  # seconds; OpenAI clients ignore or mistrust longer waits, so they are told not to retry
 
@@ -162,6 +162,7 @@ class ProviderError(RouterError):
     status = 502
     type = "provider_error"
     policy: ClassVar[Policy]
+    usage: Usage | None = None  # what the provider counted, and bills, all the same; where it said so
 
 
 class BadRequest(ProviderError):

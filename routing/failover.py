@@ -16,7 +16,7 @@ from routing import chance, retries
 from routing.errors import Again, AllFailed, BadRequest, NoTarget, ProviderError, RouterError, TooSlow
 from routing.retries import AskAgain, AskNext, RetrySettings, Stop
 from routing.trace import CALLER_LEFT
-from routing.types import Attempt, Outcome, Plan, Refused, Target, Ticket
+from routing.types import Attempt, Outcome, Plan, Refused, Target, Ticket, Usage
 from routing.watching import Attempts
 
 T = TypeVar("T")
@@ -156,15 +156,15 @@ def _note(error: ProviderError, ticket: Ticket, move: retries.Move, gate: Gate, 
         outcome = Outcome.NEUTRAL  # an old key says nothing about the target
     name = type(error).__name__
     gate.record(ticket, outcome, retry_after=error.retry_after, error=name)
-    _add(walk, ticket, outcome, seconds, name)
+    _add(walk, ticket, outcome, seconds, name, error.usage)
     walk.last = error
     walk.free_at.pop(ticket.target, None)
     if error.retry_after is not None:
         walk.free_at[ticket.target] = _now() + error.retry_after
 
 
-def _add(walk: _Walk, ticket: Ticket, outcome: Outcome, seconds: float, error: str) -> None:
-    walk.attempts.add(Attempt(ticket.target, len(walk.attempts.failed) + 1, outcome, seconds, error))
+def _add(walk: _Walk, ticket: Ticket, outcome: Outcome, seconds: float, error: str, usage: Usage | None = None) -> None:
+    walk.attempts.add(Attempt(ticket.target, len(walk.attempts.failed) + 1, outcome, seconds, error, usage))
 
 
 def _nobody(plan: Plan, walk: _Walk, terms: Terms) -> RouterError:

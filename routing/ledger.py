@@ -133,6 +133,15 @@ class Ledger:
         self.book.add(limits.day_of(now), of, counts)
         self.changed()
 
+    def charge(self, of: Of, counts: Counts) -> None:
+        """What was used on the way to an answer, before the request is settled."""
+        now, tokens = self._clock(), counts.input_tokens + counts.output_tokens
+        for limit in _of_a_minute(self.rules.callers.get(of.caller, CallerLimits())):
+            if limit[0] == "tokens":
+                self._take("caller", of.caller, limit, tokens, now)
+        self._count(of.caller, tokens=tokens, spent=counts.micro_usd)
+        self.book.add(limits.day_of(now), of, counts)
+
     def has_budget(self, caller: str) -> bool:
         return bool(self._budgets.get(caller))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from types import TracebackType
@@ -14,7 +15,8 @@ from routing.features import AskedFacts
 from routing.ledger import Budget, Ledger, Rules
 from routing.limits import ASSUMED_OUTPUT, CallerLimits
 from routing.strategies import longest_output
-from routing.types import Caller, Choice, Decision, Exclusion, Outcome, Plan, Refused, Target, Ticket
+from routing.trace import CALLER_LEFT
+from routing.types import Caller, Choice, Cost, Decision, Exclusion, Outcome, Plan, Refused, Target, Ticket, Usage
 from routing.usage import Counts, Of
 
 
@@ -51,7 +53,7 @@ class Admission:
 
     def __init__(self, ledger: Ledger, caller: Caller, route: str, clock: Callable[[], float], *, stream: bool) -> None:
         self._ledger, self._caller, self._route, self._clock, self._stream = ledger, caller.name, route, clock, stream
-        self._tokens, self._reserved, self._open = 0, 0.0, False
+        self._tokens, self._reserved, self._open = 0, 0, False
         self.headers: dict[str, str] = {}
 
     def __enter__(self) -> Self:
@@ -90,19 +92,18 @@ class Admission:
         """The breakers, with the targets' own limits in front of them."""
         return _Limited(gate, self._ledger, tokens, self._clock)
 
-    def settle(self, decision: Decision, *, cached: bool = False) -> None:
-        """An answer is complete, or as complete as it will get."""
-        usage, cost = decision.usage, decision.cost
-        saved = (cost and cost.saved_micro_usd) or 0
-        counts = Counts(requests=1, cached=1, saved_micro_usd=saved)
-        if not cached and usage is not None:
-            paid = cost.micro_usd if cost else None
-            counts = Counts(1, 0, 0, usage.input, usage.output, paid or 0, int(paid is None), saved)
-            if decision.target:
-                self._ledger.wrote(decision.target, usage.input + usage.output - self._tokens)
-        self._settle(Of(self._caller, decision.target or "", decision.plan.task.kind, decision.plan.route), counts)
+    def settle(self, decision: Decision) -> None:
+        """An answer is complete, or as complete as it will get, or there is none."""
+        of = Of(self._caller, decision.target or "", decision.plan.task.kind, decision.plan.route)
+        for attempt in decision.attempts:
+            if attempt.usage:
+                self._ledger.wrote(attempt.target, attempt.usage.input + attempt.usage.output - self._tokens)
+                self._ledger.charge(of._replace(target=attempt.target), _counted(attempt.usage, attempt.cost))
+        if decision.usage and decision.target and not decision.from_cache:
+            self._ledger.wrote(decision.target, decision.usage.input + decision.usage.output - self._tokens)
+        self._settle(of, _counts(decision))
 
-    def _reserve(self, costs: list[float]) -> float:
+    def _reserve(self, costs: list[int]) -> int:
         """Sets aside the most of these that the budgets allow, and returns it."""
         refused: LimitExceeded | None = None
         for cost in costs:
@@ -118,7 +119,7 @@ class Admission:
         if refused:
             refused.headers = {**self.headers, **refused.headers}
             raise refused
-        return -1.0
+        return -1
 
     def _settle(self, of: Of, counts: Counts) -> None:
         if self._open:
@@ -164,9 +165,27 @@ def _excluding(plan: Plan, reasons: Mapping[str, str], refused: Mapping[str, Ref
     return replace(plan, choices=choices, exclusions=(*plan.exclusions, *out))
 
 
-def _worst(choice: Choice, facts: AskedFacts, target: Target) -> float | None:
-    """Micro-USD that the request costs there at most; None when its price is unknown."""
+def _counts(decision: Decision) -> Counts:
+    saved = (decision.cost and decision.cost.saved_micro_usd) or 0
+    if decision.from_cache:
+        return Counts(requests=1, cached=1, saved_micro_usd=saved)
+    failed = decision.error is not None and (decision.target is None or decision.error != CALLER_LEFT)
+    request = Counts(requests=1, failed=int(failed), saved_micro_usd=saved)
+    return request + _counted(decision.usage, decision.cost) if decision.usage else request
+
+
+def _counted(usage: Usage, cost: Cost | None) -> Counts:
+    paid = cost.micro_usd if cost else None
+    used = Counts(input_tokens=usage.input, output_tokens=usage.output)
+    return replace(used, micro_usd=paid or 0, unpriced=int(paid is None))
+
+
+def _worst(choice: Choice, facts: AskedFacts, target: Target) -> int | None:
+    """Micro-USD that the request costs there at most; None when its price is unknown.
+
+    Whole ones: what is set aside and given back has to add up to nothing, which fractions do not.
+    """
     if choice.cost is None:
         return None
     longest = choice.output_limit or longest_output(target, facts) or ASSUMED_OUTPUT
-    return choice.cost.input + choice.cost.per_output_token * longest
+    return math.ceil(choice.cost.input + choice.cost.per_output_token * longest)

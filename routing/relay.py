@@ -41,8 +41,10 @@ async def opened(stream: Stream, background: Background) -> Opened:
             if chunk.meaningful:
                 return result
         raise BadReply("The provider's stream held nothing.")
-    except BaseException:
+    except BaseException as error:
         background.start(stream.aclose())
+        if isinstance(error, ProviderError) and error.usage is None:
+            error.usage = next((chunk.usage for chunk in reversed(result.held) if chunk.usage), None)
         raise
 
 
@@ -114,4 +116,5 @@ class Relay:
         if self._open:
             self._open = False
             self._background.start(self._source.stream.aclose())
-            self._ended(StreamEnd(outcome, error, self._usage, self._tokens))
+            usage = self._usage or (error.usage if error else None)
+            self._ended(StreamEnd(outcome, error, usage, self._tokens))

@@ -135,7 +135,7 @@ class Remembering:
                 first_token_seconds=None,
                 seconds=0.0,
             )
-            admission.settle(decision, cached=True)
+            admission.settle(decision)
         self._decisions.settled(decision)
         Notes(trace.current.get()).end(decision, asked.request, model=kept.model)
         return decision, {**admission.headers, HEADER: "hit"}, kept.model, kept.dropped, 0.0, kept.output_limit

@@ -8,10 +8,11 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Protocol, TypeVar, cast
 
-from routing import chance, failover, pricing, savings, trace
+from routing import chance, failover, trace
 from routing.background import Background
 from routing.broadcast import Pieces
 from routing.config import Config, Route
+from routing.costs import Costs
 from routing.decisions import Decisions, new_id
 from routing.detector import Detector
 from routing.dialects import CHAT, Dialect
@@ -25,7 +26,7 @@ from routing.providers.base import Provider, Reply
 from routing.relay import Opened, Relay, StreamEnd, opened
 from routing.requests import EmbeddingRequest
 from routing.trace import CALLER_LEFT, Notes
-from routing.types import Attempt, Caller, Choice, Cost, Decision, Outcome, Target, Usage
+from routing.types import Attempt, Caller, Choice, Decision, Outcome, Target, Usage
 from routing.watching import Attempts, Watch
 from routing.wire import Asking, ChatRequest
 
@@ -116,6 +117,7 @@ class Router:
         self._config, self._providers, self._health, self._planner = config, providers, health, planner
         self._decisions, self._background, self._clock, self._random = decisions, background, clock, random
         self._detector = Detector(config.targets, providers, health)
+        self._costs = Costs(planner, config.targets)
 
     async def chat(self, asked: Asked) -> Answer:
         """The answer in one piece. Raises a RouterError."""
@@ -233,9 +235,11 @@ class Router:
             raise
 
     def _failed(self, walk: _Walk, error: str) -> None:
-        attempts, seconds = tuple(walk.attempts.failed), _now() - walk.started
+        attempts, seconds = self._costs.of_attempts(walk.attempts.failed), _now() - walk.started
         decision = replace(walk.decision, attempts=attempts, seconds=seconds, error=error)
         self._decisions.settled(decision)
+        if walk.admission:
+            walk.admission.settle(decision)
         walk.notes.end(decision, walk.asked.request)
 
     async def _chat(self, target: Target, walk: _Walk) -> Reply:
@@ -295,10 +299,10 @@ class Router:
         failed = [Attempt(target.name, len(answered.attempts) + 1, outcome, seconds, name)] if error else []
         decision = replace(
             walk.decision,
-            attempts=(*answered.attempts, *failed),
+            attempts=(*self._costs.of_attempts(answered.attempts), *failed),
             target=target.name,
             usage=used,
-            cost=self._cost(walk.decision, target, used, served),
+            cost=self._costs.of_answer(walk.decision, target, used, served),
             seconds=_now() - walk.started,
             error=name or (CALLER_LEFT if outcome is Outcome.NEUTRAL else None),
         )
@@ -315,13 +319,6 @@ class Router:
             answer=answered.value.body if isinstance(answered.value, Reply) else None,
         )
         return decision
-
-    def _cost(self, decision: Decision, target: Target, usage: Usage, served: str | None) -> Cost:
-        paid = pricing.cost(usage, self._planner.rates(target, served), self._planner.prices.version)
-        others = savings.adequate(decision.plan, decision.facts, self._config.targets)
-        return savings.with_savings(
-            paid, usage, (self._planner.rates(other) for other in others if other is not target)
-        )
 
 
 def _request(walk: _Walk, target: Target) -> ChatRequest:

@@ -189,6 +189,8 @@ class Attempt:
     outcome: Outcome
     seconds: float
     error: str | None = None  # the error class, never the provider's text
+    usage: Usage | None = None  # what the provider counted all the same, where it said so
+    cost: Cost | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,7 +31,7 @@ RINGS = {
         logs recorded recording secrets sharing slot statistics store telemetry usage
     """,
     "flow": """
-        beside_chat broadcast catalogue completions config custom detector dialects failover features messages
+        beside_chat broadcast catalogue completions config costs custom detector dialects failover features messages
         messages_content messages_request messages_stream metering planner quotes reading refusals relay remembering
         responses responses_content responses_items responses_request responses_stream router routes_file watching
     """,

@@ -46,7 +46,7 @@ def pay(ledger: Ledger, micro_usd: int, caller: str = "app") -> None:
     settle(ledger, micro_usd, reserved=micro_usd, caller=caller)
 
 
-def settle(ledger: Ledger, micro_usd: int, *, reserved: float = 0, caller: str = "app", **more: Any) -> None:
+def settle(ledger: Ledger, micro_usd: int, *, reserved: int = 0, caller: str = "app", **more: Any) -> None:
     given = {"tokens": 0, "stream": False, **more}
     ledger.settle(caller, OF._replace(caller=caller), Counts(1, micro_usd=micro_usd), reserved=reserved, **given)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from routing.errors import BadReply
 from routing.providers.anthropic_reply import from_error, member, text, usage_of
-from routing.providers.native import Seen, an_object
+from routing.providers.native import Seen, an_object, counted
 from routing.types import Usage
 
 _SAID = {"text_delta": "text", "thinking_delta": "thinking", "input_json_delta": "partial_json"}
@@ -19,10 +19,12 @@ def read_message(body: bytes) -> tuple[Usage, str]:
     message = an_object(body)
     if message.get("type") == "error":
         raise from_error(member(message, "error"))
-    if not isinstance(message.get("content"), list):
-        raise BadReply("The provider's reply holds no content.")
-    text(message, "stop_reason")
-    return usage_of(member(message, "usage")), text(message, "model")
+    usage = usage_of(member(message, "usage"))
+    with counted(lambda: usage):
+        if not isinstance(message.get("content"), list):
+            raise BadReply("The provider's reply holds no content.")
+        text(message, "stop_reason")
+        return usage, text(message, "model")
 
 
 def read_count(body: bytes) -> None:

@@ -19,7 +19,7 @@ from routing.providers.anthropic_stream import AnthropicStream
 from routing.providers.base import Credential, Native, Protocol, Provider, Reply, Stream
 from routing.providers.classify import error_object
 from routing.providers.http import Http, retry_after
-from routing.providers.native import NativeStream
+from routing.providers.native import NativeStream, in_one_piece
 from routing.types import Target, Usage
 from routing.wire import ChatRequest
 
@@ -88,8 +88,7 @@ class AnthropicProvider(Provider):
         response = await self._post(self._url, body, given)
         if not response.headers.get("content-type", _EVENT_STREAM).startswith(_EVENT_STREAM):
             whole = await self._http.read(response)
-            completion(whole)  # raises when it is an error, which tells more than what follows
-            raise BadReply("The provider answered a streamed request in one piece.")
+            raise in_one_piece(completion(whole)[1])  # unless it is an error, which tells more
         return response
 
     async def _post(self, url: httpx.URL, body: bytes, given: Mapping[str, str] = _NONE) -> httpx.Response:

@@ -17,7 +17,7 @@ from pydantic_core import to_json
 from routing.errors import BadReply, ProviderError, QuotaExhausted
 from routing.providers.classify import from_status
 from routing.providers.http import passed_headers
-from routing.providers.native import an_object
+from routing.providers.native import an_object, counted
 from routing.types import Usage
 
 THINKING = frozenset({"thinking", "redacted_thinking"})  # blocks that must come back unchanged with a tool's result
@@ -72,9 +72,10 @@ def completion(body: bytes) -> tuple[dict[str, Any], Usage, str]:
     reply = an_object(body)
     if reply.get("type") == "error":
         raise from_error(member(reply, "error"))
-    reason, counts = text(reply, "stop_reason"), member(reply, "usage")
-    head = completion_head(reply, "chat.completion")
-    choice = {"index": 0, "message": _message(reply, reason), "logprobs": None, **finish(reason)}
+    counts = member(reply, "usage")
+    with counted(lambda: usage_of(counts)):
+        reason, head = text(reply, "stop_reason"), completion_head(reply, "chat.completion")
+        choice = {"index": 0, "message": _message(reply, reason), "logprobs": None, **finish(reason)}
     return head | {"choices": [choice], "usage": usage_object(counts)}, usage_of(counts), head["model"]
 
 

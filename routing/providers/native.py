@@ -6,7 +6,8 @@ and OpenAI's reference of the streaming events of Responses, as of November 2026
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,6 +79,23 @@ class NativeStream(Stream):
         except ProviderError as error:
             failure = error
         return _chunk(raw, seen), failure
+
+
+@contextmanager
+def counted(usage: Callable[[], Usage | None]) -> Iterator[None]:
+    """What the provider has counted stays known where its reply is refused: it bills that all the same."""
+    try:
+        yield
+    except ProviderError as error:
+        error.usage = usage()
+        raise
+
+
+def in_one_piece(usage: Usage | None) -> BadReply:
+    """What a whole answer to a streamed request is worth to us; the provider bills it."""
+    error = BadReply("The provider answered a streamed request in one piece.")
+    error.usage = usage
+    return error
 
 
 def an_object(data: bytes) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from routing.providers.base import Chunk, Credential, Native, Protocol, Provider
 from routing.providers.classify import error_object, from_error_in_reply, from_status
 from routing.providers.embeddings import check_vectors
 from routing.providers.http import Http, drain, passed_headers, retry_after
-from routing.providers.native import NativeStream, an_object
+from routing.providers.native import NativeStream, an_object, counted, in_one_piece
 from routing.providers.quirks import Quirks, QuirkSettings, shaped
 from routing.providers.responses import read_response, watch
 from routing.providers.services import SERVICES, Service
@@ -119,7 +119,9 @@ class OpenAIProvider(Provider):
         payload, dropped = _payload(target, request, self._embedding_quirks)
         response = await self._post(self._address(target, EMBEDDINGS), payload)
         body = await self._http.read(response)
-        check_vectors(fields := _unfailed(body), request)
+        fields = an_object(body)
+        with counted(lambda: usage_of(fields)):
+            check_vectors(_unfailed(fields), request)
         return Reply(body, usage_of(fields), _text(fields.get("model")), passed_headers(response.headers), dropped)
 
     async def stream(self, target: Target, request: ChatRequest) -> Stream:
@@ -140,8 +142,8 @@ class OpenAIProvider(Provider):
         payload, dropped = _payload(target, request, quirks, ask_usage=self._stream_usage)
         response = await self._post(self._address(target, kind), payload)
         if not response.headers.get("content-type", _EVENT_STREAM).startswith(_EVENT_STREAM):
-            _completion(await self._http.read(response))  # raises when it is an error, which tells more
-            raise BadReply("The provider answered a streamed request in one piece.")
+            whole = await self._http.read(response)
+            raise in_one_piece(usage_of(_completion(whole)))  # unless it is an error, which tells more
         return OpenAIStream(self._http, response, hide_usage=hide_usage, dropped=dropped)
 
     async def check(self, target: Target) -> None:
@@ -159,8 +161,7 @@ class OpenAIProvider(Provider):
     async def native_stream(self, request: Native) -> Stream:
         response = await self._post(self._native_url(), request.body, request.headers)
         if not response.headers.get("content-type", _EVENT_STREAM).startswith(_EVENT_STREAM):
-            read_response(await self._http.read(response))
-            raise BadReply("The provider answered a streamed request in one piece.")
+            raise in_one_piece(read_response(await self._http.read(response))[0])
         return NativeStream(self._http, response, passed_headers(response.headers), watch)
 
     async def aclose(self) -> None:
@@ -313,10 +314,11 @@ def _says_something(delta: Any) -> bool:
 
 def _completion(body: bytes) -> dict[str, Any]:
     """A whole reply that holds an answer. Raises what an error inside it means, or BadReply."""
-    fields = _unfailed(body)
-    choices = fields.get("choices")
-    if not isinstance(choices, list) or not choices or not all(map(_is_answer, choices)):
-        raise BadReply("The provider's reply holds no answer.")
+    fields = an_object(body)
+    with counted(lambda: usage_of(fields)):
+        choices = _unfailed(fields).get("choices")
+        if not isinstance(choices, list) or not choices or not all(map(_is_answer, choices)):
+            raise BadReply("The provider's reply holds no answer.")
     return fields
 
 
@@ -325,9 +327,8 @@ def _is_answer(choice: Any) -> bool:
     return isinstance(choice, dict) and (isinstance(choice.get("message"), dict) or isinstance(choice.get("text"), str))
 
 
-def _unfailed(body: bytes) -> dict[str, Any]:
+def _unfailed(fields: dict[str, Any]) -> dict[str, Any]:
     """A whole reply. Raises what an error inside it means."""
-    fields = an_object(body)
     if error := fields.get("error"):
         raise from_error_in_reply(error if isinstance(error, dict) else {})
     return fields

@@ -7,7 +7,7 @@ from typing import Any
 
 from routing.errors import BadReply
 from routing.providers.classify import from_error_in_reply
-from routing.providers.native import Seen, an_object
+from routing.providers.native import Seen, an_object, counted
 from routing.types import Usage
 
 _COMPLETE = frozenset({"completed", "incomplete"})
@@ -17,10 +17,11 @@ _CALLS = frozenset({"function_call", "custom_tool_call"})
 def read_response(body: bytes) -> tuple[Usage | None, str | None]:
     """The usage and the model of a whole response. Raises what an error in it means, or BadReply."""
     response = an_object(body)
-    if isinstance(error := response.get("error"), dict):
-        raise from_error_in_reply(error)
-    if not isinstance(response.get("output"), list) or str(response.get("status", "completed")) not in _COMPLETE:
-        raise BadReply("The provider's reply holds no finished response.")
+    with counted(lambda: _usage(response)):
+        if isinstance(error := response.get("error"), dict):
+            raise from_error_in_reply(error)
+        if not isinstance(response.get("output"), list) or str(response.get("status", "completed")) not in _COMPLETE:
+            raise BadReply("The provider's reply holds no finished response.")
     return _usage(response), _model(response)
 
 
@@ -32,7 +33,8 @@ def watch(event: Mapping[str, Any]) -> Seen:
         raise from_error_in_reply(error) if isinstance(error, dict) else BadReply("The provider sent no event.")
     response = event.get("response")
     if kind in ("error", "response.failed"):
-        raise from_error_in_reply(_error(event, response))
+        with counted(lambda: _usage(response) if isinstance(response, dict) else None):
+            raise from_error_in_reply(_error(event, response))
     if kind.endswith(".delta"):
         said = bool(event.get("delta"))
         return Seen(meaningful=said, tokens=int(said))
