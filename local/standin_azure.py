@@ -55,6 +55,13 @@ class AzureOpenAI(OpenAI):
             "x-ratelimit-remaining-tokens": str(left * 1_000),
         }
 
+    def chat(self, asked: Asked, behaviour: Behaviour) -> Answer:
+        """The gateway looks for the deployment before its model sees the rest of the body. Raises Refusal."""
+        self.authorize(asked, behaviour)
+        if asked.document:
+            self.model(asked, asked.document, behaviour)
+        return super().chat(asked, behaviour)
+
     def authorize(self, asked: Asked, behaviour: Behaviour) -> None:
         """Takes an `api-key`, or a key or token as Bearer. Raises Refusal (401)."""
         key = asked.headers.get("api-key", "") or bearer(asked)

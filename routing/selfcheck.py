@@ -35,9 +35,11 @@ def _all(app: App) -> Iterator[tuple[str, Awaitable[object]]]:
     for reference in _vaulted(app.config):
         yield reference, app.secrets.get(reference)
     for name, provider in app.providers.items():
-        target = next((each for each in app.config.targets.values() if each.provider == name), None)
-        if target is not None:
-            yield f"provider {name}", provider.check(target)
+        targets = {each.model: each for each in app.config.targets.values() if each.provider == name}
+        if provider.checks_models:
+            yield from ((f"provider {name}: {model}", provider.check(target)) for model, target in targets.items())
+        elif targets:
+            yield f"provider {name}", provider.check(next(iter(targets.values())))
 
 
 def _vaulted(config: Config) -> list[str]:

@@ -52,4 +52,4 @@ def _link(name: str, packages: Path) -> None:
         place = packages / file
         if ".." not in file.parts and not place.exists():  # scripts lie outside
             place.parent.mkdir(parents=True, exist_ok=True)
-            os.symlink(found.locate_file(file), place)
+            os.symlink(str(found.locate_file(file)), place)

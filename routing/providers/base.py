@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 from routing.errors import NotFound
 from routing.requests import CompletionRequest, EmbeddingRequest
@@ -139,6 +139,8 @@ class Provider(ABC):
     @abstractmethod
     async def stream(self, target: Target, request: ChatRequest) -> Stream:
         """Opens the stream: the provider has accepted the request. Raises as `chat` does."""
+
+    checks_models: ClassVar[bool] = False  # whether `check` also tells whether the target's model is there
 
     @abstractmethod
     async def check(self, target: Target) -> None:
