@@ -23,7 +23,7 @@ _EFFORT = {"low": "low", "medium": "medium", "high": "high", "xhigh": "xhigh", "
 _TOOL_FIELDS = frozenset({"type", "name", "description", "input_schema", "strict"})
 _CHOICES = {"auto": "auto", "any": "required", "none": "none"}
 _LONGEST_USER = 64  # characters that OpenAI takes of an end user's id
-_BEYOND = ("container", "mcp_servers")
+_BEYOND = ("container", "inference_geo", "mcp_servers")  # where the answer is made is no nudge
 _DEALT_WITH = frozenset(
     {
         "max_tokens",

@@ -208,8 +208,10 @@ class ChatRequest(Asking):
 
 
 def _without_thinking(message: Mapping[str, Any]) -> dict[str, Any]:
-    """A message without the signed thoughts that an Anthropic target left in it: nobody else takes them."""
-    return {name: value for name, value in message.items() if name != "thinking_blocks"}
+    """A message without the signed thoughts of an Anthropic target and their text: nobody else takes them."""
+    if "thinking_blocks" not in message:
+        return dict(message)
+    return {name: value for name, value in message.items() if name not in ("thinking_blocks", "reasoning_content")}
 
 
 _PART_NEEDS: Mapping[str, Feature] = {"image_url": "vision", "input_audio": "audio"}

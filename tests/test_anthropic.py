@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from openai.lib.streaming.chat import ChatCompletionStreamState
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from openai.types.chat.completion_create_params import (
     CompletionCreateParamsNonStreaming,
@@ -685,7 +686,8 @@ def assembled(chunks):
         for name in ("content", "refusal", "reasoning_content"):
             if delta.get(name):
                 message[name] = (message.get(name) or "") + delta[name]
-        message["thinking_blocks"] = [*message.get("thinking_blocks", []), *delta.get("thinking_blocks", [])]
+        thoughts = [{k: block[k] for k in block if k != "index"} for block in delta.get("thinking_blocks", [])]
+        message["thinking_blocks"] = [*message.get("thinking_blocks", []), *thoughts]
         for part in delta.get("tool_calls", []):
             if part["index"] == len(message["tool_calls"]):
                 message["tool_calls"].append({k: part[k] for k in ("id", "type")} | {"function": {**part["function"]}})
@@ -718,6 +720,25 @@ async def test_encrypted_thinking_is_kept_too(provider):
         provider, asking([*question, message, answering(message["tool_calls"][0]["id"])], **asked)
     )
     assert answered.choices[0].finish_reason == "stop"
+
+
+def test_several_thoughts_of_one_stream_are_put_together_by_the_sdk_and_go_back_as_they_were():
+    hidden = {"type": "redacted_thinking", "data": "x"}
+    empty, signature = {"type": "thinking", "thinking": ""}, {"type": "signature_delta", "signature": "s"}
+    thought = [
+        event("content_block_start", index=1, content_block={**empty, "signature": ""}),
+        event("content_block_delta", index=1, delta={"type": "thinking_delta", "thinking": "Hm."}),
+        event("content_block_delta", index=1, delta=signature),
+        event("content_block_stop", index=1),
+    ]
+    events = [START, event("content_block_start", index=0, content_block=hidden), STOP, *thought, END, LAST]
+    state = ChatCompletionStreamState()
+    for chunk in read(events)[0][:-1]:
+        state.handle_chunk(ChatCompletionChunk.model_validate(chunk))
+    message = state.get_final_completion().choices[0].message.model_dump(exclude_none=True, exclude={"parsed"})
+    body, dropped = translated([*HELLO, message, *HELLO])
+    assert body["messages"][1]["content"] == [hidden, {"type": "thinking", "thinking": "Hm.", "signature": "s"}]
+    assert dropped == ()
 
 
 async def test_thinking_that_was_tampered_with_is_refused_by_the_provider(provider):

@@ -585,13 +585,14 @@ def test_turns_of_every_kind_are_carried_over():
     [
         ({"mcp_servers": [{"url": "x"}]}, "mcp_servers"),
         ({"container": "c"}, "container"),
+        ({"inference_geo": "us"}, "inference_geo"),
         (
             {"messages": [{"role": "assistant", "content": [{"type": "server_tool_use"}]}]},
             "messages[0].content[0].type",
         ),
         ({"messages": [{"role": "user", "content": [{"type": "search_result"}]}]}, "messages[0].content[0].type"),
     ],
-    ids=["servers", "container", "server tool", "search result"],
+    ids=["servers", "container", "place", "server tool", "search result"],
 )
 def test_what_chat_cannot_say_of_a_messages_request_is_noted_by_its_place(fields, path):
     assert messages_request(**fields).beyond == path

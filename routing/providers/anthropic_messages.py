@@ -176,11 +176,11 @@ _READERS: Mapping[str, Callable[[_Conversation, Mapping[str, Any], str], None]] 
 
 
 def _thoughts(message: Mapping[str, Any], path: str) -> list[Block]:
-    """The thinking that came with an earlier answer, as it came: Anthropic checks its signature."""
+    """The thinking that came with an earlier answer, as Anthropic wrote it, for it checks the signature."""
     blocks = Refusing(path).a_list(message, "thinking_blocks")
     if not all(isinstance(block, dict) and str(block.get("type")) in THINKING for block in blocks):
         raise refusal(f"{path}.thinking_blocks", f"must be an array of blocks of type {' or '.join(sorted(THINKING))}")
-    return blocks
+    return [{name: value for name, value in block.items() if name != "index"} for block in blocks]
 
 
 def _call(call: Any, path: str) -> Block:

@@ -99,7 +99,7 @@ class Translation:
         self._head: dict[str, Any] = {}
         self._counts: dict[str, Any] = {}
         self._open: dict[int, _Block] = {}
-        self._calls = 0
+        self._calls = self._thoughts = 0
         self._out = _Written()
         self._finished = False  # the reason for the end was told
         self._done = False
@@ -153,7 +153,7 @@ class Translation:
                 self._say_text("reasoning_content", block.said[-1])
                 block.signature = str(start.get("signature", ""))
             case "redacted_thinking":
-                self._say({"thinking_blocks": [start]})
+                self._say_thought(start, tokens=1)
             case _:
                 pass
 
@@ -179,7 +179,7 @@ class Translation:
             self._say_arguments(block, to_json(block.start.get("input") or {}).decode())
         elif block.start["type"] == "thinking":
             thought = {"thinking": "".join(block.said), "signature": block.signature}
-            self._say({"thinking_blocks": [{**block.start, **thought}]}, tokens=0)
+            self._say_thought({**block.start, **thought}, tokens=0)
 
     def _message_delta(self, event: dict[str, Any]) -> None:
         ended = member(event, "delta")
@@ -215,6 +215,11 @@ class Translation:
         if fragment and block.start["type"] == "tool_use":
             block.said.append(fragment)
             self._say({"tool_calls": [{"index": block.call, "function": {"arguments": fragment}}]})
+
+    def _say_thought(self, block: dict[str, Any], *, tokens: int) -> None:
+        """A whole thinking block, numbered: OpenAI's clients put lists together by the `index` of their entries."""
+        self._say({"thinking_blocks": [{**block, "index": self._thoughts}]}, tokens=tokens)
+        self._thoughts += 1
 
     def _say(self, delta: dict[str, Any], *, tokens: int = 1) -> None:
         self._out.tokens += tokens
