@@ -28,7 +28,8 @@ ROUTES = ROOT / "local" / "routes.demo.toml"
 CHAT = "/v1/chat/completions"
 VICTIM = "large"  # the target whose provider is killed
 PROVIDERS = ("openai", "azure", "ollama")
-PATIENCE = 15.0  # seconds for anything to happen
+PATIENCE = 30.0  # seconds for anything to happen
+MOST_FAULTS = 6  # requests that may find the dead provider before its breaker opens
 PROMPTS = {
     "code_generation": "Write a Python function that merges two sorted lists.",
     "summarization": "Summarize the following article in three sentences: the council met on Monday.",
@@ -206,17 +207,17 @@ async def killed(there: World) -> None:
 async def opened(there: World) -> None:
     """Instance A finds the target dead and opens its breaker; B, which never asked it, knows as well."""
     say("\n3. The breaker opens, on both instances at once")
-    prompt, lost = PROMPTS["code_generation"], 0
+    prompt, asked = PROMPTS["code_generation"], 0
     while await there.one.breaker(VICTIM) != "open":
-        answer = await there.one.ask(prompt)
-        lost += answer.status_code != 200
+        if asked >= MOST_FAULTS:
+            raise DemoFailed(f"{asked} requests found {VICTIM} dead, and A's breaker is still closed")
+        answer, asked = await there.one.ask(prompt), asked + 1
         target, attempts = answer.headers.get("x-router-target"), answer.headers.get("x-router-attempts")
-        say(f"    A: answered by {target} at attempt {attempts}")
-        check(int(attempts or 0) < 9 and target != VICTIM, f"got past {VICTIM}")
-    check(not lost, "nobody lost an answer; A's breaker is open")
+        check(answer.status_code == 200 and target != VICTIM, f"A got past {VICTIM}: {target} at attempt {attempts}")
+    check(asked > 0, f"{asked} requests found {VICTIM} dead, nobody lost an answer, and A's breaker is open")
     await there.two.ask(PROMPTS["translation"])  # an instance looks while it has traffic
     seconds = await until(lambda: _is(there.two, "open"), "B hears of it")
-    check(seconds < 3, f"B knew {seconds:.1f} s later, without having asked {VICTIM}")
+    check(seconds < 5, f"B knew {seconds:.1f} s later, without having asked {VICTIM}")
     answer = await there.two.ask(prompt)
     check(answer.headers.get("x-router-attempts") == "1", f"B goes to {answer.headers['x-router-target']} at once")
 
@@ -247,25 +248,23 @@ async def recovered(there: World) -> None:
 
 
 async def saved(there: World) -> None:
-    """What all of that cost, against the most expensive target that was good enough each time."""
+    """What all of that cost, as either instance tells it for both, against the most expensive adequate target."""
     say("\n5. What it cost")
-    quality = {each["id"]: each["router"]["quality"] for each in (await there.one.get("/v1/models"))["data"]}
-    paid = most = 0.0
-    for instance in there.both:
-        for decision in (await instance.get("/v1/router/decisions?limit=1000"))["data"]:
-            if decision["usage"] and decision["target"]:
-                here, there_at_most = _costs(decision, quality)
-                paid, most = paid + here, most + there_at_most
-    check(paid < most, f"${paid / 1e6:.6f} instead of ${most / 1e6:.6f}: {1 - paid / most:.0%} saved")
+    counted = [(await instance.get("/v1/router/status"))["statistics"] for instance in there.both]
+    requests = sum(each["requests"] for each in counted)
 
+    async def used() -> Mapping[str, Any]:
+        (row,) = (await there.one.get("/v1/router/usage"))["data"]
+        return dict(row)
 
-def _costs(decision: Mapping[str, Any], quality: Mapping[str, Any]) -> tuple[float, float]:
-    """Micro-USD at the target that answered, and at the most expensive adequate one."""
-    estimates, written = decision["facts"]["cost"], decision["usage"]["output"]
-    cost = {name: each["input"] + each["per_output_token"] * written for name, each in estimates.items()}
-    least = decision["facts"]["minimum_quality"]
-    adequate = [name for name in cost if quality[name][name].get("default", 1) >= least]
-    return cost[decision["target"]], max(cost[name] for name in {*adequate, decision["target"]})
+    async def whole() -> bool:
+        return bool((await used())["requests"] == requests)
+
+    await until(whole, "A hears what B used")
+    row = await used()
+    spent, more = row["usd"], row["saved_usd"]
+    share = more / (spent + more) if more else 0.0
+    check(spent and more, f"${spent:.6f} instead of ${spent + more:.6f}: {share:.0%} saved")
 
 
 async def tour() -> None:

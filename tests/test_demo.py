@@ -22,10 +22,24 @@ def test_everything_that_the_tour_shows_happens():
         unavailable(reason)
     environment = {name: value for name, value in os.environ.items() if not name.startswith("ROUTER_")}
     command = [sys.executable, "-m", "local.demo"]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=90, check=False)
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "✗" not in done.stdout
     assert "All of it happened" in done.stdout
+
+
+def test_a_breaker_that_never_opens_ends_the_tour(monkeypatch, capsys, tmp_path):
+    if reason := azurite.unavailable():
+        unavailable(reason)
+    routes = tmp_path / "routes.toml"
+    settings = demo.ROUTES.read_text()
+    assert "failure_threshold = 3" in settings
+    routes.write_text(settings.replace("failure_threshold = 3", "failure_threshold = 50"))
+    monkeypatch.setattr(demo, "ROUTES", routes)
+    for name in [name for name in os.environ if name.startswith("ROUTER_")]:
+        monkeypatch.delenv(name)
+    assert demo.main() == 1
+    assert capsys.readouterr().out.endswith("requests found large dead, and A's breaker is still closed\n")
 
 
 def test_a_tour_on_which_something_does_not_happen_fails(monkeypatch, capsys):
