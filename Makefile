@@ -1,26 +1,26 @@
 # `make run` serves the router on this machine, `make demo` shows it in a minute, `make test` runs every check.
-# All set themselves up first.
+# All set themselves up first; PYTHON= names the interpreter to do that with.
 PORT ?= 7071
 ROUTES ?=
-PYTHON := .venv/bin/python
+IN_VENV := .venv/bin/python
 
 .PHONY: run demo test fmt setup
 
 run: setup
-	@exec $(PYTHON) -m local.run --port $(PORT) $(if $(ROUTES),--routes $(ROUTES))
+	@exec $(IN_VENV) -m local.run --port $(PORT) $(if $(ROUTES),--routes $(ROUTES))
 
 demo: setup
-	@exec $(PYTHON) -m local.demo
+	@exec $(IN_VENV) -m local.demo
 
 test: setup
-	$(PYTHON) -m ruff format --check .
-	$(PYTHON) -m ruff check .
-	$(PYTHON) -m mypy
-	$(PYTHON) -m pytest -n auto --cov --cov-report=term
+	$(IN_VENV) -m ruff format --check .
+	$(IN_VENV) -m ruff check .
+	$(IN_VENV) -m mypy
+	$(IN_VENV) -m pytest -n auto --cov --cov-report=term
 
 fmt: setup
-	$(PYTHON) -m ruff format .
-	$(PYTHON) -m ruff check --fix .
+	$(IN_VENV) -m ruff format .
+	$(IN_VENV) -m ruff check --fix .
 
 setup:
 	@python3 tools/setup_environment.py

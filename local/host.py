@@ -24,6 +24,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mappin
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import FrameType
 from typing import Any
 from urllib.parse import unquote
 
@@ -186,7 +187,10 @@ def _function_app(folder: Path) -> FunctionRegister:
 
 
 class Server(uvicorn.Server):
-    """A uvicorn server that says when it listens and leaves signals to whoever runs it."""
+    """A uvicorn server that says when it listens. Whoever runs it may have `handle_exit` called by signals.
+
+    The worker in the cloud takes SIGTERM with the same method, by which an app finds the server that is about to end.
+    """
 
     def __init__(self, app: ASGIApp, drain_seconds: int | None) -> None:
         super().__init__(
@@ -208,6 +212,12 @@ class Server(uvicorn.Server):
             await super().startup(sockets)
         finally:
             self.listening.set()  # a failure shows where the server's task is awaited
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Drains; the second time ends the process at once."""
+        if self.should_exit:
+            os._exit(1)
+        self.should_exit = True
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -233,8 +243,15 @@ async def serving(
         await task
 
 
+def a_port(text: str) -> int:
+    """A port out of a command line. Raises argparse.ArgumentTypeError."""
+    if not text.isdecimal() or int(text) > 65_535:
+        raise argparse.ArgumentTypeError(f"{text!r} is no port; ports are 0 (any) to 65535")
+    return int(text)
+
+
 def listen(port: int, reuse: bool = False) -> socket.socket:
-    """A socket on the loopback `port` (0: any). SystemExit, naming the port, when it is taken."""
+    """A socket on the loopback `port` (0: any). SystemExit, naming the port, when it cannot be had."""
     # The protocol has to be named: without it asyncio leaves Nagle on, and each answer waits 40 ms for an ACK.
     sock = socket.socket(proto=socket.IPPROTO_TCP)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -245,9 +262,10 @@ def listen(port: int, reuse: bool = False) -> socket.socket:
         sock.listen(2048)
     except OSError as error:
         sock.close()
-        if error.errno != errno.EADDRINUSE:
-            raise
-        raise SystemExit(f"Port {port} is taken by another process. Choose another one: PORT={port + 1}") from None
+        taken = error.errno == errno.EADDRINUSE
+        reason = "is taken by another process" if taken else f"cannot be had: {error.strerror}"
+        other = port + 1 if 1024 <= port < 65_535 else 7071
+        raise SystemExit(f"Port {port} {reason}. Choose another one: PORT={other}") from None
     return sock
 
 
@@ -257,19 +275,19 @@ def address(sock: socket.socket) -> str:
 
 async def serve_until_signalled(app: ASGIApp, sock: socket.socket, on_ready: Callable[[str], None]) -> None:
     """Serve until SIGINT or SIGTERM, then drain. A second signal ends the process without waiting."""
-    stopping = asyncio.Event()
-    loop = asyncio.get_running_loop()
+    server = Server(app, None)
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, lambda: os._exit(1) if stopping.is_set() else stopping.set())
-    async with serving(app, sock) as url:
-        on_ready(url)
-        await stopping.wait()
+        signal.signal(number, server.handle_exit)
+    running = asyncio.create_task(server.serve(sockets=[sock]))
+    await server.listening.wait()
+    on_ready(address(sock))
+    await running
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m local.host", description=__doc__.partition("\n")[0])
     parser.add_argument("--app", default=".", help="folder with function_app.py and host.json (default: this one)")
-    parser.add_argument("--port", type=int, default=7071, help="loopback port, 0 for any free one (default: 7071)")
+    parser.add_argument("--port", type=a_port, default=7071, help="loopback port, 0 for any free one (default: 7071)")
     parser.add_argument("--reuse-port", action="store_true", help="let several processes share the port")
     options = parser.parse_args()
     sock = listen(options.port, options.reuse_port)

@@ -20,6 +20,7 @@ import pytest
 
 from local import azurite as azurite_service
 from local import processes
+from local.host import listen
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -57,7 +58,7 @@ def until_the_end(greeting: IO[str]) -> Iterator[str]:
 def running(*options: str, **environment: str) -> Iterator[Router]:
     command = [sys.executable, "-m", "local.run", "--port", "0", *options]
     with subprocess.Popen(
-        command, cwd=ROOT, env={**os.environ, **environment}, stdout=subprocess.PIPE, text=True
+        command, cwd=ROOT, env={**os.environ, **environment}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
         try:
             assert process.stdout is not None
@@ -103,8 +104,25 @@ def test_everything_it_started_ends_with_it(number):
         pytest.skip("only Linux tells children that their parent was killed")
     with running() as router:
         assert len(router.children) == 1 + (azurite_service.unavailable() is None)
+        assert run(router.pasted("curl"), shell=True).startswith("HTTP/1.1 200")
         router.process.send_signal(number)
         assert router.gone()
+        assert router.process.stderr is not None
+        assert router.process.stderr.read() == ""
+
+
+def test_the_stand_ins_are_told_where_they_fail_on_demand(router):
+    fault = {"fault": {"kind": "status", "status": 503}}
+    named = re.findall(r"(openai|azure|ollama) (http://127\.0\.0\.1:\d+)", router.greeting)
+    for name, url in named:
+        kind = httpx.put(f"{url}/_standin", json=fault).json()["kind"]
+        assert kind.startswith(name)
+    assert len(named) == 3
+    try:
+        assert run(router.pasted("curl"), shell=True).startswith("HTTP/1.1 502")
+    finally:
+        for _, url in named:
+            httpx.delete(f"{url}/_standin")
 
 
 def test_without_node_it_says_so_and_keeps_state_in_memory(tmp_path):
@@ -122,6 +140,29 @@ def test_a_routes_file_of_ones_own_starts_no_stand_ins(tmp_path):
         assert "nonsense" in httpx.get(f"{router.url}/health").text
 
 
+OWN_ROUTES = """
+providers.own = { type = "openai", base_url = "http://127.0.0.1:9" }
+targets.only = { provider = "own", model = "m" }
+callers.app = { key = "env:OWN_KEY" }
+"""
+
+
+@pytest.mark.parametrize("key", [None, "sk-of-my-own"], ids=["no key set", "a key set"])
+def test_what_is_printed_gets_in_by_a_routes_file_of_ones_own_too(tmp_path, key):
+    routes = tmp_path / "routes.toml"
+    routes.write_text(OWN_ROUTES)
+    given = {"OWN_KEY": key} if key else {}
+    with running("--routes", str(routes), PATH=str(tmp_path), **given) as router:
+        asked = run(router.pasted("curl"), shell=True, env={**os.environ, **given})
+        assert "Every target that could be asked failed: only (Unavailable)" in asked
+        assert ("sk-of-my-own" in router.greeting, "OWN_KEY" in router.greeting) == (False, key is not None)
+        if key:
+            assert 'api_key=os.environ["OWN_KEY"]' in router.pasted("import os")
+
+
+NO_PORT = "error: argument --port: '{}' is no port; ports are 0 (any) to 65535\n"
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -131,6 +172,8 @@ def test_a_routes_file_of_ones_own_starts_no_stand_ins(tmp_path):
             "Port {port} is taken by another process. Choose another one: PORT={next}\n",
             id="taken port",
         ),
+        pytest.param(("--port", "65536"), NO_PORT.format("65536"), id="no port"),
+        pytest.param(("--port", "http"), NO_PORT.format("http"), id="no number"),
     ],
 )
 def test_what_is_in_the_way_is_named_in_one_line(options, message):
@@ -141,7 +184,33 @@ def test_what_is_in_the_way_is_named_in_one_line(options, message):
         known = {"root": ROOT, "port": port, "next": port + 1}
         command = [sys.executable, "-m", "local.run", *(option.format(**known) for option in options)]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=20, check=False)
-        assert (done.returncode, done.stderr) == (1, message.format(**known))
+        assert done.returncode != 0
+        assert done.stderr.endswith(message.format(**known))
+        assert "Traceback" not in done.stderr
+
+
+def test_a_port_that_may_not_be_had_is_named(monkeypatch):
+    def forbidden(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(socket.socket, "bind", forbidden)
+    with pytest.raises(SystemExit, match=r"Port 80 cannot be had: Permission denied\. Choose another one: PORT=7071"):
+        listen(80)
+
+
+def test_ctrl_c_while_things_still_start_is_no_accident():
+    with subprocess.Popen(
+        [sys.executable, "-m", "local.run", "--port", "0"], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        while not (children := psutil.Process(process.pid).children()):
+            assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        try:
+            _, stderr = process.communicate(timeout=20)
+        finally:
+            process.kill()
+        assert (process.returncode, stderr) == (0, b"")
+        assert not psutil.wait_procs(children, timeout=10)[1]
 
 
 def test_a_child_that_ends_before_it_listens_is_named():

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).resolve().parent.parent / "tools" / "setup_environment.py"
+ROOT = Path(__file__).resolve().parent.parent
+SCRIPT = ROOT / "tools" / "setup_environment.py"
 
 
 @pytest.fixture
@@ -42,10 +43,20 @@ def test_without_npm_the_first_run_makes_the_environment_and_the_second_does_not
     assert (second.returncode, "Creating" in second.stderr, stamp.stat().st_mtime_ns) == (0, False, made)
 
 
-def test_without_a_new_enough_python_it_says_what_is_needed(project):
+def test_a_python_that_is_named_and_will_not_do_is_named_again(project):
     done = set_up(project, PYTHON="/nowhere/python")
-    assert done.returncode == 1
-    assert done.stderr.startswith("setup: Python 3.11 or newer is needed, 3.13 preferred; this is 3.")
+    sentence = "setup: PYTHON names /nowhere/python, which is no Python 3.11 or newer with venv and ensurepip.\n"
+    assert (done.returncode, done.stderr) == (1, sentence)
+
+
+@pytest.mark.parametrize("options", [("PYTHON=/nowhere/python",), ()], ids=["as an option", "in the environment"])
+def test_make_hands_on_which_python_to_use(project, options):
+    shutil.copy(ROOT / "Makefile", project)
+    environment = {**os.environ, "PYTHON": "/nowhere/python"}
+    done = subprocess.run(
+        ["make", "setup", *options], cwd=project, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.stderr.startswith("setup: PYTHON names /nowhere/python")
 
 
 def test_in_ci_a_missing_npm_is_an_error(project):
