@@ -20,6 +20,9 @@ _IMAGE_LOW, _IMAGE_HIGH = 85, 85 + 4 * 170
 
 _CONTINUATION = bytes(range(0x80, 0xC0))  # UTF-8 bytes that begin no character
 _TRADITIONAL = "這個們說會國為來對時"  # frequent, and only in traditional Chinese
+_UKRAINIAN = "іїєґ"  # frequent, and not in Russian
+_ENGLISH = (" the ", " of ", " and ", " to ", " for ", " is ", " with ", " you")  # in nearly every sentence of it
+_JUDGED = 2_000  # characters of a text that tell whether its words are English
 
 # The class of a character by the first byte of its UTF-8: Latin with accents, Greek, Cyrillic, Hebrew, Arabic,
 # Indic and Thai, kana and CJK punctuation, CJK, Hangul, other punctuation, emoji and the rest.
@@ -56,12 +59,13 @@ _CLASSES = "".join(_class_of(byte) for byte in range(256)).encode()
 _LETTERS, _MARKS, _LETTERS_AND_DIGITS = _only("aAl"), _only("."), _only("aA0")
 _RUN = b" a"  # where a run begins, in a text of `a` and spaces that begins with a space
 
-_LETTER_WEIGHTS = ((_RUN, 0.68), (b"aaaa", 0.51))
-_MARK_WEIGHTS = ((_RUN, 0.62), (b"aa", 0.27))
+_WORD, _FOUR_LETTERS = 0.68, 0.51  # each word, and each four letters of one
+_ACCENTED = (-0.31, 0.45)  # on top of these, where accents say that the words are not English
+_FOREIGN = (0.1, 0.25)  # on top, where nothing but the words themselves says so
+_MARKS_TOGETHER, _TWO_MARKS = 0.62, 0.27
 _DIGIT_WEIGHTS = ((b"0", 1.11), (b"000", -2.31), (b" 0", 1.13))
 _BREAK_WEIGHTS = ((b"\n", 1.07), (b"\n ", 0.35), (b".\n", -0.85), (b"\n\n", -1.51))
 _SPACE_WEIGHTS = ((b"AA", -0.1), (b"\t", 0.73), (b"  ", 0.08), (b" .", 0.46))
-_FOREIGN_WEIGHTS = ((_RUN, -0.31), (b"aaaa", 0.45))  # on top, where accents say that the words are not English
 # Class: (each character, each run of them).
 _SCRIPT_WEIGHTS: Mapping[str, tuple[float, float]] = {
     "p": (0.89, 0.0),
@@ -75,6 +79,7 @@ _SCRIPT_WEIGHTS: Mapping[str, tuple[float, float]] = {
     "k": (0.8, 0.0),
     "e": (2.0, 0.0),
 }
+_RARER_CYRILLIC = 0.09  # on top of each Cyrillic character's, in Ukrainian
 _RARER_HAN = 0.2  # on top of a CJK character's, in Japanese and in traditional Chinese
 _RUNS = {name: _only(name) for name, (_, run) in _SCRIPT_WEIGHTS.items() if run}
 
@@ -122,14 +127,27 @@ def _scan(text: str) -> float:
     encoded = text.encode("utf-8", "surrogatepass")
     plain = len(encoded) == len(text)
     classes = encoded.translate(_CLASSES) if plain else encoded.translate(_CLASSES, _CONTINUATION)
-    letters = b" " + classes.translate(_LETTERS)
-    tokens = _weighed(letters, _LETTER_WEIGHTS) + _weighed(b" " + classes.translate(_MARKS), _MARK_WEIGHTS)
-    tokens += _weighed(classes, _SPACE_WEIGHTS)
+    letters, marks = b" " + classes.translate(_LETTERS), b" " + classes.translate(_MARKS)
+    words, fours, together = letters.count(_RUN), letters.count(b"aaaa"), marks.count(_RUN)
+    word, four = _beyond_english(text, classes, words, together)
+    tokens = (_WORD + word) * words + (_FOUR_LETTERS + four) * fours
+    tokens += _MARKS_TOGETHER * together + _TWO_MARKS * marks.count(b"aa") + _weighed(classes, _SPACE_WEIGHTS)
     if b"0" in classes:
         tokens += _weighed(classes, _DIGIT_WEIGHTS) + _blobs(classes)
     if b"\n" in classes:
         tokens += _weighed(classes, _BREAK_WEIGHTS)
-    return tokens if plain else tokens + _beyond_ascii(text, classes, letters)
+    return tokens if plain else tokens + _beyond_ascii(text, classes)
+
+
+def _beyond_english(text: str, classes: bytes, words: int, marks: int) -> tuple[float, float]:
+    """What a word, and four letters of one, add where they are of another language in Latin letters."""
+    if 25 * (classes.count(b"l") + classes.count(b"i")) > words:
+        return _ACCENTED
+    if words < 6 or 4 * marks > words:
+        return 0.0, 0.0  # too little to tell, or code
+    start = text[:_JUDGED]
+    english = sum(map(start.count, _ENGLISH)) * len(text) / len(start)
+    return (0.0, 0.0) if 25 * english >= words else _FOREIGN
 
 
 def _blobs(classes: bytes) -> float:
@@ -137,18 +155,17 @@ def _blobs(classes: bytes) -> float:
     return min(12.0 * classes.translate(_LETTERS_AND_DIGITS).count(b"a" * 24), 8.0 * classes.count(b"A0"))
 
 
-def _beyond_ascii(text: str, classes: bytes, letters: bytes) -> float:
-    """What the other scripts, and Latin words that are not English, add."""
-    accents = classes.count(b"l")
-    tokens = 0.73 * accents
+def _beyond_ascii(text: str, classes: bytes) -> float:
+    """What accents and the other scripts add."""
+    tokens = 0.73 * classes.count(b"l")
     counts = {name: found for name in _SCRIPT_WEIGHTS if (found := classes.count(name.encode()))}
     for name, found in counts.items():
         character, run = _SCRIPT_WEIGHTS[name]
         tokens += found * character
         if run:
             tokens += run * (b" " + classes.translate(_RUNS[name])).count(_RUN)
-    if 25 * (accents + counts.get("i", 0)) > letters.count(_RUN):
-        tokens += _weighed(letters, _FOREIGN_WEIGHTS)
+    if 50 * sum(map(text.count, _UKRAINIAN)) > (cyrillic := counts.get("y", 0)):
+        tokens += _RARER_CYRILLIC * cyrillic
     return tokens + _RARER_HAN * _rarer_han(text, counts.get("z", 0), counts.get("j", 0))
 
 
