@@ -6,8 +6,11 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from typing import Any
 
+import httpx
 import pytest
 
 from local.providers import BLOCK_PROMPT, Fault, StandIn, serve
@@ -27,6 +30,7 @@ from routing.providers import azure_openai, ollama, openai
 from routing.providers.azure_openai import AzureOpenAISettings
 from routing.providers.base import Chunk, KeyCredential, NoCredential, Provider
 from routing.providers.classify import error_object, from_error_in_reply, from_status
+from routing.providers.http import retry_after
 from routing.providers.ollama import OllamaSettings
 from routing.providers.openai import OpenAISettings
 from routing.types import Target
@@ -82,7 +86,13 @@ ANSWERS: list[tuple[str, int, Any, type[ProviderError], int, str | None]] = [
     ("openai bad field", 400, error("unsupported_value", "invalid_request_error"), BadRequest, 400, None),
     ("unprocessable", 422, {"detail": [{"loc": ["body"], "msg": "x"}]}, BadRequest, 422, None),
     ("too large", 413, error(), BadRequest, 413, None),
-    ("not allowed", 405, error(), BadRequest, 400, None),
+    ("a wrong address", 405, error(), NotFound, 502, "provider_model_not_found"),
+    ("a retired model", 410, error("ModelDeprecated"), NotFound, 502, "provider_model_not_found"),
+    ("deepseek's empty purse", 402, error("invalid_request_error"), QuotaExhausted, 429, "insufficient_quota"),
+    ("azure's failed dependency", 424, error(), Unavailable, 502, "provider_unavailable"),
+    ("too early", 425, error(), Unavailable, 502, "provider_unavailable"),
+    ("groq without room", 498, error(), Unavailable, 502, "provider_unavailable"),
+    ("too much in the headers", 431, error(), BadRequest, 400, None),
     ("vllm without a wrapper", 400, {"object": "error", "message": "words", "code": 400}, BadRequest, 400, None),
     ("openai key", 401, error("invalid_api_key"), Unauthorized, 502, "provider_unauthorized"),
     ("azure key", 401, error("401"), Unauthorized, 502, "provider_unauthorized"),
@@ -329,6 +339,38 @@ async def test_the_wait_a_provider_asks_for_is_read(
     with pytest.raises(Throttled) as caught:
         await provider.chat(TARGET, asking())
     assert caught.value.retry_after == seconds
+
+
+DATE = "Fri, 27 Nov 2026 08:00:00 GMT"
+LATER = "Fri, 27 Nov 2026 08:00:09 GMT"
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({"retry-after": "1.5"}, 1.5),
+        ({"retry-after": "0"}, 0.0),
+        ({"retry-after": LATER, "date": DATE}, 9.0),
+        ({"retry-after": DATE, "date": LATER}, 0.0),
+        ({"retry-after-ms": "soon", "retry-after": "3"}, 3.0),
+        ({"retry-after-ms": "-1", "retry-after": "3"}, 3.0),
+        ({"retry-after": "-1"}, None),
+        ({"retry-after": "nan"}, None),
+        ({"retry-after": "inf"}, None),
+        ({"retry-after": "1e400"}, None),
+        ({"retry-after": "soon"}, None),
+        ({"retry-after": LATER, "date": "today"}, None),
+        ({"retry-after": "Fri, 99 Nov 2026 08:00:09 GMT", "date": DATE}, None),
+    ],
+    ids=str,
+)
+def test_a_wait_is_read_in_every_form(headers: dict[str, str], seconds: float | None) -> None:
+    assert retry_after(httpx.Headers(headers)) == seconds
+
+
+def test_a_date_to_wait_for_is_read_by_our_clock_where_the_provider_shows_none() -> None:
+    day = format_datetime(datetime.now(UTC) + timedelta(days=1), usegmt=True)
+    assert retry_after(httpx.Headers({"retry-after": day})) == pytest.approx(86_400, abs=600)
 
 
 async def test_a_refused_key_is_read_anew_before_the_next_call(standin: StandIn) -> None:

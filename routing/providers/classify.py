@@ -54,12 +54,19 @@ _STATUS_OF_CODE: Mapping[str, int] = {
     "model_not_found": 404,
     "not_found_error": 404,
 }
+_EMPTY, _UNKNOWN = "The router's account at the provider is exhausted.", "The provider does not know the target's "
 _PLAIN: Mapping[int, tuple[type[ProviderError], str]] = {
     401: (Unauthorized, "The provider refuses the router's key."),
     403: (Unauthorized, "The provider refuses the router's key."),
-    404: (NotFound, "The provider does not know the target's model or deployment."),
+    402: (QuotaExhausted, _EMPTY),  # DeepSeek, OpenRouter and others
+    404: (NotFound, _UNKNOWN + "model or deployment."),
+    405: (NotFound, _UNKNOWN + "address."),
     408: (Unavailable, "The provider gave up waiting."),
     409: (Unavailable, "The provider is in conflict with itself."),
+    410: (NotFound, "The provider has retired the target's model."),  # Azure
+    424: (Unavailable, "The provider's own model failed."),  # Azure's deployments of other makers' models
+    425: (Unavailable, "The provider is not ready yet."),
+    498: (Unavailable, "The provider has no room left."),  # Groq
 }
 
 
@@ -84,7 +91,7 @@ def from_status(status: int, error: Mapping[str, Any], retry_after: float | None
     names = _names(error)
     if status == 429:
         if names & _QUOTA_CODES:
-            return QuotaExhausted("The router's account at the provider is exhausted.")
+            return QuotaExhausted(_EMPTY)
         return Throttled("The provider is throttling.", retry_after=retry_after)
     if status in _PLAIN:
         kind, message = _PLAIN[status]

@@ -6,6 +6,7 @@ import asyncio
 import ssl
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
 
@@ -142,11 +143,12 @@ def retry_after(headers: httpx.Headers) -> float | None:
 
 
 def _seconds_until(date: str | None, now: str | None) -> float | None:
-    """Both dates are the provider's, so its clock need not agree with ours."""
-    if date is None or now is None:
+    """Both dates are the provider's, so its clock need not agree with ours; without its own, ours has to do."""
+    if date is None:
         return None
     try:
-        return max(0.0, (parsedate_to_datetime(date) - parsedate_to_datetime(now)).total_seconds())
+        there = parsedate_to_datetime(now) if now else datetime.now(UTC)
+        return max(0.0, (parsedate_to_datetime(date) - there).total_seconds())
     except (TypeError, ValueError):
         return None
 
