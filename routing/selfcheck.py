@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 from routing.config import Config
 from routing.documents import StoreError
@@ -30,6 +31,8 @@ async def checks(app: App) -> list[Check]:
 
 
 def _all(app: App) -> Iterator[tuple[str, Awaitable[object]]]:
+    if app.sender.sends:
+        yield "telemetry", _arriving(app.sender)
     if app.store is not None:
         yield "table", app.store.load_all()
     for reference in _vaulted(app.config):
@@ -40,6 +43,19 @@ def _all(app: App) -> Iterator[tuple[str, Awaitable[object]]]:
             yield from ((f"provider {name}: {model}", provider.check(target)) for model, target in targets.items())
         elif targets:
             yield f"provider {name}", provider.check(next(iter(targets.values())))
+
+
+class Sender(Protocol):
+    def trouble(self) -> str | None: ...
+
+
+class _Missing(Exception):
+    """Of something that is only watched: what it lacks."""
+
+
+async def _arriving(sender: Sender) -> None:
+    if trouble := sender.trouble():
+        raise _Missing(trouble)
 
 
 def _vaulted(config: Config) -> list[str]:
@@ -54,6 +70,6 @@ async def _checked(name: str, work: Awaitable[object]) -> Check:
         return Check(name, False, f"no answer within {SECONDS:.0f} s")
     except ProviderError as error:
         return Check(name, False, f"{type(error).__name__}: {error}")
-    except (StoreError, SecretUnavailable) as error:
+    except (StoreError, SecretUnavailable, _Missing) as error:
         return Check(name, False, str(error))
     return Check(name, True)

@@ -54,6 +54,13 @@ def undisturbed(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, "true")  # and taken back afterwards
 
 
+def until(true: Callable[[], bool], seconds: float = 10.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
 class Theatre:
     """A router that sends its telemetry to the endpoint, in front of stand-ins."""
 
@@ -61,13 +68,13 @@ class Theatre:
         self.stage, self.endpoint = stage, endpoint
         self._serve_app, self._folder, self._setenv = serve_app, folder, setenv
 
-    def serve(self, kind: str, *standins: StandIn, telemetry: Mapping[str, Any] = QUICK) -> None:
+    def serve(self, kind: str, *standins: StandIn, telemetry: Mapping[str, Any] = QUICK, callers: Any = None) -> None:
         self._setenv(monitor.CONNECTION, self.endpoint.connection_string)
         self._setenv("OTEL_EXPORTER_OTLP_ENDPOINT", self.endpoint.url)
         tables = {"route": {"retry": ONCE}, "targets": {each.name: {"price": PRICE} for each in standins}}
         path = self._folder / "telemetry.toml"
         settings = ", ".join(f"{name} = {str(value).lower()}" for name, value in telemetry.items())
-        path.write_text(f"telemetry = {{{settings}}}\n" + routes_for(standins, **tables))
+        path.write_text(f"telemetry = {{{settings}}}\n" + routes_for(standins, callers=callers, **tables))
         keys = {"ROUTER_TEST_CALLER": KEY, "ROUTER_TEST_PROVIDER": PROVIDER_KEY}
         self.stage.url = self._serve_app({"ROUTER_CONFIG": str(path), "ROUTER_TELEMETRY": kind, **keys})
 
@@ -187,6 +194,22 @@ def test_nothing_of_prompt_or_answer_is_sent(theatre: Theatre):
     assert "launch code" not in repr(got.arrived)
 
 
+@pytest.mark.parametrize("kind", INSIGHTS)
+def test_an_admin_sees_that_nothing_arrives_and_which_role_mends_it(theatre: Theatre, kind: str):
+    def told() -> dict[str, Any]:
+        with theatre.stage.http() as http:
+            return {check["name"]: check for check in http.get("/ready").json()["checks"]}["telemetry"]
+
+    theatre.endpoint.status = 403
+    theatre.serve(kind, theatre.stage.standin(), callers={"tester": {"key": "env:ROUTER_TEST_CALLER", "role": "admin"}})
+    assert theatre.stage.ask().status_code == 200
+    until(lambda: not told()["ok"])
+    assert 'give the identity the role "Monitoring Metrics Publisher"' in told()["detail"]
+    theatre.endpoint.status = 200
+    assert theatre.stage.ask().status_code == 200
+    until(lambda: told() == {"name": "telemetry", "ok": True, "detail": ""})
+
+
 @pytest.mark.parametrize("kind", EVERY)
 def test_requests_are_answered_while_the_backend_hangs(theatre: Theatre, kind: str):
     got = theatre.endpoint
@@ -220,12 +243,6 @@ class Desk:
         for number in range(count):
             self.telemetry.tell(Note("llm.secret.refreshed", {"router.secret": f"s{number}"}))
 
-    def until(self, true: Callable[[], bool], seconds: float = 10.0) -> None:
-        deadline = time.monotonic() + seconds
-        while not true():
-            assert time.monotonic() < deadline
-            time.sleep(0.005)
-
 
 @pytest.fixture
 def pointed_at(endpoint: Ingestion, monkeypatch: pytest.MonkeyPatch) -> Ingestion:
@@ -245,7 +262,7 @@ async def test_what_the_backend_does_not_take_is_dropped_with_a_count(pointed_at
     desk = Desk(kind, pointed_at)
     desk.tell(10)
     desk.monitor.start()
-    await asyncio.to_thread(desk.until, lambda: desk.telemetry.lost == 10)
+    await asyncio.to_thread(until, lambda: desk.telemetry.lost == 10)
     pointed_at.status = 200
     desk.tell(3)
     await asyncio.to_thread(pointed_at.until, lambda: events_of(pointed_at) == 3)
@@ -315,9 +332,10 @@ async def test_without_a_sound_connection_string_nothing_is_sent_and_requests_go
 ):
     desk = Desk("opencensus", endpoint, {monitor.CONNECTION: "InstrumentationKey=nonsense"})
     desk.monitor.start()
-    await asyncio.to_thread(desk.until, lambda: not desk.telemetry.active)
+    await asyncio.to_thread(until, lambda: not desk.telemetry.active)
     await desk.monitor.close()
     assert "Telemetry is off, because opencensus cannot be used" in caplog.text
+    assert str(desk.monitor.trouble()).startswith("opencensus cannot be used: ")
     assert "nonsense" not in caplog.text
 
 

@@ -7,6 +7,12 @@ from collections.abc import Mapping
 from typing import Any
 
 CONNECTION, AUTHENTICATION = "APPLICATIONINSIGHTS_CONNECTION_STRING", "APPLICATIONINSIGHTS_AUTHENTICATION_STRING"
+ROLE = "Monitoring Metrics Publisher"
+MEND = (
+    f'where Application Insights takes no keys, give the identity the role "{ROLE}" on it (az role assignment create '
+    f'--role "{ROLE}" --assignee IDENTITY --scope $(az resource list --resource-group GROUP --resource-type '
+    "Microsoft.Insights/components --query '[0].id' --output tsv)); a new role is known everywhere after some minutes"
+)
 SECONDS = 5.0  # for one batch to arrive
 # Both packages report about themselves to their maker, and one asks him for instructions, unless told otherwise.
 SILENT = (

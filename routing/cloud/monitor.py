@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 
+from routing.cloud import insights
 from routing.telemetry_names import SCOPE
 from routing.trace import GivenIds
 
@@ -159,7 +160,20 @@ class Monitor:
         self._interval, self._metrics_interval = interval, metrics_interval
         self._wake, self._loaded, self._ending = threading.Event(), threading.Event(), False
         self._thread: threading.Thread | None = None
-        self._warned = False
+        self._warned, self._refused = False, ""
+
+    @property
+    def sends(self) -> bool:
+        """Whether it is to send anything."""
+        return self._kind != "none"
+
+    def trouble(self) -> str | None:
+        """Why nothing arrives, where nothing does, and what may mend it."""
+        if self._refused:
+            return f"{self._kind} cannot be used: {self._refused}"
+        if not self._warned:
+            return None
+        return f"nothing arrives by {self._kind}; {insights.MEND if self._kind != 'otlp' else 'see to the collector'}"
 
     def start(self) -> None:
         """Once; nothing happens where nothing is to be sent."""
@@ -197,6 +211,7 @@ class Monitor:
             pipe = self._load()
         except Exception as error:
             self._source.active = False
+            self._refused = str(error)
             _log.warning("Telemetry is off, because %s cannot be used: %s", self._kind, error)
             return
         finally:
