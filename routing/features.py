@@ -25,6 +25,7 @@ EXPECTED_OUTPUT: Mapping[TaskKind, int] = {
 }  # tokens; rough, but enough to weigh prices of input against prices of output
 
 NO_HINTS = Hints()
+LARGEST_COST = 1e9  # USD; a ceiling above it is none, and stays a number that can be reckoned with
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +67,7 @@ def features_of(request: Asking) -> Features:
         needs=request.needs(),
         largest_input=None if inputs is None else max(counts),
         strategy=hints.strategy,
-        max_cost=None if hints.max_cost_usd is None else hints.max_cost_usd * 1e6,
+        max_cost=None if hints.max_cost_usd is None else min(hints.max_cost_usd, LARGEST_COST) * 1e6,
         max_latency=None if hints.max_latency_ms is None else hints.max_latency_ms / 1e3,
         min_quality=hints.min_quality,
         priority=hints.priority,

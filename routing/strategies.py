@@ -39,7 +39,7 @@ def plan(route: str, strategy: str, score: Strategy, targets: Sequence[Target], 
 def ranked(route: str, strategy: str, score: Strategy, targets: Sequence[Target], facts: Facts) -> Plan:
     """The targets that may be asked by their scores (ties: the order given), and why the others may not.
 
-    Those whose answer the request's ceiling will cut short come after the others.
+    Those whose answer the request's ceiling will cut short come after the others, the longest answer first.
     """
     choices: list[Choice] = []
     exclusions: list[Exclusion] = []
@@ -50,7 +50,7 @@ def ranked(route: str, strategy: str, score: Strategy, targets: Sequence[Target]
             choices.append(_choice(target, score(target, facts), facts))
     choices.sort(key=_SCORE, reverse=True)  # which keeps the order of ties
     if facts.max_cost is not None:
-        choices.sort(key=lambda choice: _cut(choice.cost, facts))
+        choices.sort(key=lambda choice: _shortened(choice, facts))
     return Plan(route, strategy, facts.task, tuple(choices), tuple(exclusions))
 
 
@@ -187,6 +187,11 @@ def longest_output(target: Target, facts: Facts) -> int | None:
 def _cut(estimate: Estimate | None, facts: Facts) -> bool:
     """Whether the ceiling leaves no room for the answer that is expected."""
     return facts.max_cost is not None and estimate is not None and estimate.expected > facts.max_cost
+
+
+def _shortened(choice: Choice, facts: Facts) -> tuple[bool, int]:
+    cut = _cut(choice.cost, facts)
+    return cut, -(choice.output_limit or 0) if cut else 0
 
 
 def _imposed(estimate: Estimate | None, target: Target, facts: Facts) -> int | None:

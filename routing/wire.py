@@ -5,7 +5,7 @@ Unknown fields pass through: a request keeps the mapping it was parsed into, and
 
 from __future__ import annotations
 
-import json
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
@@ -265,18 +265,19 @@ def parse_object(body: bytes) -> dict[str, Any]:
         raise InvalidRequest(f"The body is not valid JSON: {error}.", code="invalid_json") from None
     if not isinstance(fields, dict):
         raise InvalidRequest("The body must be a JSON object.", code="invalid_json")
-    if _HUGE.search(body) and _overflows(fields):
-        raise InvalidRequest("The body holds a number that is too large, such as 1e400.", code="invalid_json")
+    if _HUGE.search(body) and (place := next(_overflows(fields), None)) is not None:
+        path = path_of(place)[:_LARGEST_ECHO]
+        raise InvalidRequest(f"{path}: the number is too large, such as 1e400.", param=path, code="invalid_json")
     return fields
 
 
-def _overflows(fields: dict[str, Any]) -> bool:
-    """Whether a number was read as infinity, which could not be written as JSON again."""
-    try:
-        json.dumps(fields, allow_nan=False)
-    except ValueError:
-        return True
-    return False
+def _overflows(value: Any, *way: int | str) -> Iterator[tuple[int | str, ...]]:
+    """Where numbers were read as infinity, which could not be written as JSON again."""
+    if isinstance(value, float) and math.isinf(value):
+        yield way
+    inside = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for step, each in inside:
+        yield from _overflows(each, *way, step)
 
 
 def validated(check: Callable[[Any], T], value: Any) -> T:

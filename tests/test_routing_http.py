@@ -112,6 +112,14 @@ def test_a_hint_chooses_the_target(stage, stream, router, target):
     assert answer.headers["x-router-strategy"] == router.get("strategy", "task")
 
 
+@pytest.mark.parametrize("ceiling", [1e-300, 1e300, 1e308], ids=str)
+def test_a_ceiling_of_any_size_is_kept_or_refused(stage, ceiling):
+    pair(stage)
+    answer = stage.ask(router={"max_cost_usd": ceiling})
+    assert answer.status_code == (400 if ceiling < 1 else 200)
+    assert "x-router-max-tokens" not in answer.headers
+
+
 def test_priority_asks_for_more_quality(stage):
     fair = {**CHEAP, "quality": {"default": 0.75}}
     pair(stage, {"strategy": "cost"}, targets={"dear": DEAR, "cheap": fair})

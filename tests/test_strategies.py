@@ -211,6 +211,17 @@ def test_what_is_asked_for_stays_below_the_ceiling_and_what_the_model_can_do(max
     assert choice.output_limit == imposed
 
 
+def test_who_is_cut_short_comes_last_and_who_may_say_most_before_the_others():
+    estimates = {"a": Estimate(900, 100, 20), "b": Estimate(900, 100, 5), "c": Estimate(500, 100, 2)}
+    made = planned(ROUTE, [A, B, C], facts(max_cost=600.0, cost=estimates))
+    assert [(choice.target, choice.output_limit) for choice in made.choices] == [("c", 250), ("b", 100), ("a", 25)]
+    assert [choice.reason.endswith("the ceiling cuts its answer short") for choice in made.choices] == [
+        False,
+        True,
+        True,
+    ]
+
+
 def test_a_free_answer_may_be_as_long_as_it_likes():
     (choice,) = planned(ROUTE, [A], facts(max_cost=1.0, cost={"a": Estimate(0, 0, 0)})).choices
     assert choice.output_limit is None

@@ -36,7 +36,6 @@ UNREADABLE = [
     ("not UTF-8", b'{"a": "\xff"}', "The body is not valid JSON: invalid unicode code point at line 1 column 8."),
     ("a list", b"[]", "The body must be a JSON object."),
     ("a null", b"null", "The body must be a JSON object."),
-    ("beyond a double", b'{"a": [1e400]}', "The body holds a number that is too large, such as 1e400."),
 ]
 
 
@@ -44,6 +43,21 @@ UNREADABLE = [
 def test_what_cannot_be_read_says_where(body: bytes, message: str) -> None:
     error = refused(body)
     assert (error.message, error.code, error.param, error.status) == (message, "invalid_json", None, 400)
+
+
+@pytest.mark.parametrize(
+    ("body", "path"),
+    [
+        (b'{"a": [0, {"b": 1e400}]}', "a[1].b"),
+        (b'{"a": 1, "router": {"max_cost_usd": -1E+999}}', "router.max_cost_usd"),
+        (b'{"' + b"a" * 300 + b'": 1e400}', "a" * 100),
+    ],
+    ids=["deep", "below a double", "at a long name"],
+)
+def test_a_number_beyond_a_double_is_named_by_its_path(body: bytes, path: str) -> None:
+    error = refused(body)
+    assert (error.param, error.code, error.status) == (path, "invalid_json", 400)
+    assert error.message == f"{path}: the number is too large, such as 1e400."
 
 
 def test_a_text_about_infinity_is_no_number() -> None:
