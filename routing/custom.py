@@ -125,7 +125,7 @@ def _imported(name: str) -> Strategy:
         raise ValueError(f"{name} cannot be imported: {type(error).__name__}: {error}") from None
     if not callable(function):
         raise ValueError(f"{name} is not a function")
-    if inspect.iscoroutinefunction(function):
+    if _is_async(function):
         raise ValueError(f"{name} must be a plain function, not async")
     try:
         inspect.signature(function).bind(None, None)
@@ -135,11 +135,18 @@ def _imported(name: str) -> Strategy:
     return strategy
 
 
+def _is_async(function: Callable[..., object]) -> bool:
+    """Whether a call gives something to wait for or to go through; an object is asked by its `__call__`."""
+    called = (function, getattr(function, "__call__", None))  # noqa: B004 - which function is meant, not whether
+    kinds = inspect.iscoroutinefunction, inspect.isasyncgenfunction, inspect.isgeneratorfunction
+    return any(kind(each) for kind in kinds for each in called)
+
+
 def _checked(strategy: Strategy) -> Strategy:
     def score(target: Target, facts: Facts) -> Score:
         scored: object = strategy(target, facts)
-        if isinstance(scored, Score) and math.isfinite(scored.value):
-            return scored
-        raise TypeError("a strategy returns a Score whose value is a finite number")
+        if isinstance(scored, Score) and math.isfinite(scored.value) and isinstance(scored.reason, str):
+            return Score(float(scored.value), scored.reason)
+        raise TypeError("a strategy returns a Score of a finite number and a text")
 
     return score

@@ -8,6 +8,7 @@ import re
 import sys
 import threading
 from collections.abc import Iterator
+from fractions import Fraction
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -69,12 +70,32 @@ def infinite(target: Target, facts: Facts) -> Score:
     return Score(float("nan"), "")
 
 
+def speechless(target: Target, facts: Facts) -> Score:
+    return Score(1.0, object())  # type: ignore[arg-type]
+
+
+def exact(target: Target, facts: Facts) -> Score:
+    return Score(Fraction(len(target.name), 3), "a third")  # type: ignore[arg-type]
+
+
+def yielding(target: Target, facts: Facts) -> Iterator[Score]:
+    yield Score(1.0, "")
+
+
+class Waited:
+    """An object whose call has to be waited for."""
+
+    async def __call__(self, target: Target, facts: Facts) -> Score:
+        return Score(1.0, "")
+
+
 def meddling(target: Target, facts: Any) -> Score:
     """Tries to change everything it is given."""
     attempts = [
         lambda: setattr(facts, "deny", frozenset({"a"})),
         lambda: setattr(target, "model", "x"),
         lambda: facts.speed.clear(),
+        lambda: facts.shares.clear(),
         lambda: facts.cost.update(a=1),
         lambda: facts.breaker.pop("a"),
         lambda: target.quality.update(default=1.0),  # type: ignore[attr-defined]
@@ -101,8 +122,21 @@ class Hanging:
 def module(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """The module of the owner of the router: its functions are put into it by the tests."""
     made = ModuleType("own_strategies")
-    for function in (backwards, later, raising, leaving, stopping, nothing, infinite, meddling):
+    for function in (
+        backwards,
+        later,
+        raising,
+        leaving,
+        stopping,
+        nothing,
+        infinite,
+        meddling,
+        speechless,
+        exact,
+        yielding,
+    ):
         setattr(made, function.__name__, function)
+    made.waited = Waited()  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "own_strategies", made)
     return made
 
@@ -149,6 +183,12 @@ async def test_a_custom_strategy_decides(module):
     assert plan.choices[0].reason == "b by my own rule"
 
 
+async def test_any_kind_of_number_will_do_and_is_told_as_json_can(module):
+    plan = await planned(planner(with_strategy("exact")))
+    assert [choice.score for choice in plan.choices] == [1 / 3, 1 / 3]
+    assert all(type(choice.score) is float for choice in plan.choices)
+
+
 async def test_who_may_not_be_asked_is_out_whatever_it_says(module):
     plan = await planned(planner(with_strategy("backwards")), Features(100, deny=frozenset({"b"})))
     assert names(plan) == ["a"]
@@ -162,6 +202,7 @@ async def test_who_may_not_be_asked_is_out_whatever_it_says(module):
         ("stopping", "own_strategies:stopping raised RuntimeError"),
         ("nothing", "own_strategies:nothing raised TypeError"),
         ("infinite", "own_strategies:infinite raised TypeError"),
+        ("speechless", "own_strategies:speechless raised TypeError"),
     ],
 )
 async def test_one_that_fails_is_reported_and_replaced_by_the_routes_order(module, caplog, function, why):
@@ -218,6 +259,8 @@ REFUSED = [
     ("broken_strategies:f", "cannot be imported: ZeroDivisionError: division by zero"),
     ("leaving_strategies:f", "cannot be imported: SystemExit: 3"),
     ("own_strategies:later", "must be a plain function, not async"),
+    ("own_strategies:waited", "must be a plain function, not async"),
+    ("own_strategies:yielding", "must be a plain function, not async"),
     ("own_strategies:__name__", "is not a function"),
     ("os.path:basename", "must take two arguments, the target and the facts"),
 ]
