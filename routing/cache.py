@@ -7,7 +7,7 @@ import re
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from hashlib import sha256
+from hashlib import sha512
 from typing import Any
 
 from routing.types import Caller, Decision
@@ -46,6 +46,8 @@ class Terms:
     max_entries: int
     tools: bool = False
     max_temperature: float = 0.0
+    shared: bool = False
+    shared_timeout_ms: int = 0
 
 
 class Cache:
@@ -68,10 +70,10 @@ class Cache:
         self._kept.move_to_end((route, key))
         return kept
 
-    def put(self, route: str, key: str, kept: Kept, terms: Terms) -> None:
+    def put(self, route: str, key: str, kept: Kept, terms: Terms) -> bool:
         """Keeps an answer that is whole and not too large, in place of what was kept for the same."""
         if kept.size > LARGEST or not complete(kept.pieces):
-            return
+            return False
         if (route, key) in self._kept:
             self._remove((route, key))
         while self._counts.get(route, 0) >= terms.max_entries:
@@ -81,6 +83,7 @@ class Cache:
         self.bytes += kept.size
         while self.bytes > self._most_bytes:
             self._remove(next(iter(self._kept)))
+        return True
 
     def __len__(self) -> int:
         return len(self._kept)
@@ -108,10 +111,11 @@ def cacheable(fields: Mapping[str, Any], terms: Terms) -> bool:
 def key_of(fields: Mapping[str, Any], caller: Caller, *also: str) -> str:
     """What equal requests have in common: all their fields, in whatever order, and who may share an answer.
 
+    Its first half names what is kept, its second half is the key of what leaves the process; neither tells the other.
     Callers of the same groups share; one without a group shares with nobody. So do callers that may use other targets.
     """
     wanted = {name: value for name, value in fields.items() if value is not None and (name, value) != ("stream", False)}
     shared = sorted(caller.groups) or [caller.name, "alone"]
     allowed = None if caller.targets is None else sorted(caller.targets)
     text = json.dumps([wanted, shared, bool(caller.groups), allowed, *also], sort_keys=True, separators=(",", ":"))
-    return sha256(text.encode()).hexdigest()
+    return sha512(text.encode()).hexdigest()

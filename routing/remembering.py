@@ -16,6 +16,7 @@ from routing.decisions import Decisions, new_id
 from routing.errors import LimitExceeded
 from routing.providers.base import Reply
 from routing.router import Answer, Asked, OpenAnswer, Router
+from routing.shared_answers import SharedAnswers
 from routing.trace import Notes
 from routing.types import Decision
 
@@ -49,7 +50,9 @@ class Remembering:
         decisions: Decisions,
         cache: Cache | None = None,
         clock: Callable[[], float] = time.time,
+        shared: SharedAnswers | None = None,
     ) -> None:
+        self._shared = shared or SharedAnswers(None)
         self._router, self._config, self._decisions, self._clock = router, config, decisions, clock
         self._cache = cache or Cache(time.monotonic)
         self._whole: dict[Place, _UnderWay[Answer]] = {}
@@ -60,7 +63,7 @@ class Remembering:
         route = self._config.route(asked.request.model, asked.caller)
         if (place := _place(asked, route)) is None:
             return _marked(await self._router.chat(asked), route, "miss")
-        if kept := self._cache.get(*place):
+        if kept := await self._found(place, route):
             about = self._again(asked, kept)
             return Answer(*about, b"".join(kept.pieces))
         if not route.settings.coalesce:
@@ -75,7 +78,7 @@ class Remembering:
         route = self._config.route(asked.request.model, asked.caller)
         if (place := _place(asked, route)) is None:
             return _marked(await self._router.open(asked), route, "miss")
-        if kept := self._cache.get(*place):
+        if kept := await self._found(place, route):
             return OpenAnswer(*self._again(asked, kept), Replay(kept.pieces))
         if not route.settings.coalesce:
             answer = await self._router.open(asked)
@@ -98,6 +101,18 @@ class Remembering:
         """What `chat` would begin with if nothing was kept."""
         return await self._router.explain(asked)
 
+    async def _found(self, place: Place, route: Route) -> Kept | None:
+        """What is kept here, else what the instances share."""
+        kept, terms = self._cache.get(*place), _terms(route)
+        if kept is not None or not terms.shared:
+            return kept
+        shared = await self._shared.look(place[1], terms.shared_timeout_ms / 1000)
+        if shared is None:
+            return None
+        kept, seconds = shared
+        self._cache.put(*place, kept, replace(terms, seconds=min(seconds, terms.seconds)))
+        return kept
+
     async def _asked(self, asked: Asked, place: Place, route: Route) -> Answer:
         answer = await self._router.chat(asked)
         self._keep(_kept(answer, (answer.body,)), place, route)
@@ -116,7 +131,9 @@ class Remembering:
 
     def _keep(self, kept: Kept, place: Place, route: Route) -> None:
         if route.settings.cache:
-            self._cache.put(*place, kept, _terms(route))
+            new = self._cache.put(*place, kept, terms := _terms(route))
+            if new and terms.shared:
+                self._shared.put(place[1], kept, terms.seconds)
 
     def _again(self, asked: Asked, kept: Kept) -> _About:
         """What there is to say about an answer that asked nobody: all of it but the answer itself."""
@@ -146,9 +163,10 @@ def _place(asked: Asked, route: Route) -> Place | None:
     settings, fields = route.settings, asked.dialect.identity(asked.request)
     if (settings.cache is None and not settings.coalesce) or not cacheable(fields, _terms(route)):
         return None
-    members = ",".join(target.name for target in route.targets)
+    members = ",".join(f"{target.name}={target.provider}/{target.model}" for target in route.targets)
     kinds = type(asked.dialect).__name__, type(asked.request).__name__
-    return route.name, key_of(fields, asked.caller, asked.label or "", *kinds, members, settings.strategy)
+    also = asked.label or "", *kinds, route.name, members, settings.strategy
+    return route.name, key_of(fields, asked.caller, *also)
 
 
 def _terms(route: Route) -> Terms:

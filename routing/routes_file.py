@@ -95,6 +95,8 @@ class CacheSettings(Settings):
     max_entries: int = Field(default=1_000, ge=1, le=100_000)  # in each instance
     tools: bool = False  # also requests with tools
     max_temperature: float = Field(default=0.0, ge=0, le=2)  # a request that wants more of it wants a new answer
+    shared: bool = False  # also in the table, sealed, where every instance finds them
+    shared_timeout_ms: int = Field(default=100, ge=1, le=2_000)  # that a request waits for the table
 
 
 class RouteOverride(Settings):

@@ -19,6 +19,7 @@ from routing.bookkeeping import Bookkeeping
 from routing.breaker_state import BreakerSettings
 from routing.callers import Callers
 from routing.cloud import monitor, worker
+from routing.cloud.answer_table import AnswerTable
 from routing.cloud.decision_table import DecisionTable
 from routing.cloud.identity import Identity
 from routing.cloud.keyvault import KeyVault
@@ -45,6 +46,7 @@ from routing.remembering import Remembering
 from routing.router import Router
 from routing.routes_file import AnyProvider
 from routing.secrets import Read, Secrets, from_environment
+from routing.shared_answers import SharedAnswers
 from routing.statistics import Statistics
 from routing.store import Store
 from routing.telemetry import Telemetry
@@ -56,7 +58,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 STATE_TABLE = "RouterState"
-USAGE_TABLE, DECISION_TABLE = "RouterUsage", "RouterDecisions"
+USAGE_TABLE, DECISION_TABLE, ANSWER_TABLE = "RouterUsage", "RouterDecisions", "RouterAnswers"
 COGNITIVE_SERVICES = "https://cognitiveservices.azure.com/.default"
 
 
@@ -78,6 +80,7 @@ class App:
     telemetry: Telemetry
     sender: Monitor
     archive: Archive
+    answers: SharedAnswers
     statistics: Statistics
     resources: AsyncExitStack  # closed last: what reads secrets and tokens
     clock: Callable[[], float] = time.time  # epoch seconds
@@ -87,6 +90,7 @@ class App:
         await self.background.drain()
         await self.bookkeeping.close()
         await self.archive.close()
+        await self.answers.close()
         await self.health.close()
         for provider in self.providers.values():
             await provider.aclose()
@@ -153,6 +157,7 @@ def build(environment: Mapping[str, str]) -> App:
     store = _store(environment, identity)
     health = Health(_breakers(loaded), store, tell=telemetry.tell, settings=loaded.file.health)
     archive = Archive(_shelf(environment, identity), loaded.file.decisions)
+    answers = SharedAnswers(_answers(loaded, environment, identity))
     statistics = Statistics(tuple(loaded.targets))
     decisions = Decisions(tell=(statistics.tell, archive.tell))
     planner = Planner(loaded, health, pricing.bundled, Custom(strategies))
@@ -161,7 +166,7 @@ def build(environment: Mapping[str, str]) -> App:
     callers = Callers(caller_keys(loaded), secrets, _tokens(loaded, resources))
     return App(
         loaded,
-        Remembering(router, loaded, decisions),
+        Remembering(router, loaded, decisions, shared=answers),
         callers,
         health,
         decisions,
@@ -174,6 +179,7 @@ def build(environment: Mapping[str, str]) -> App:
         telemetry,
         sender,
         archive,
+        answers,
         statistics,
         resources,
     )
@@ -219,6 +225,13 @@ def _places(loaded: Config) -> dict[str, Place]:
 def _shelf(environment: Mapping[str, str], identity: Identity) -> DecisionTable | None:
     account = environment.get("ROUTER_TABLES")
     return DecisionTable(account, DECISION_TABLE, identity.credential) if account else None
+
+
+def _answers(loaded: Config, environment: Mapping[str, str], identity: Identity) -> AnswerTable | None:
+    """Where routes with `cache = { shared = true }` share their answers."""
+    account, settings = environment.get("ROUTER_TABLES"), [each.cache for each in loaded.file.routes.values()]
+    shared = any(each and each.shared for each in settings)
+    return AnswerTable(account, ANSWER_TABLE, identity.credential) if account and shared else None
 
 
 def _readers(

@@ -33,10 +33,11 @@ RINGS = {
     "flow": """
         beside_chat broadcast catalogue completions config costs custom detector dialects failover features messages
         messages_content messages_request messages_stream metering planner quotes reading refusals relay remembering
-        responses responses_content responses_items responses_request responses_stream router routes_file watching
+        responses responses_content responses_items responses_request responses_stream router routes_file sealed
+        shared_answers watching
     """,
     "edge": """
-        answers api credentials events messages_api openai_api page responses_api selfcheck status
+        answers api credentials events explain_api messages_api openai_api page responses_api selfcheck status
         upkeep usage_api wiring
     """,
 }

@@ -38,7 +38,7 @@ param tableZoneId string
 var blobDataOwner = 'b7e6dc6d-f1e8-4753-8033-0f276bb0955b'
 var tableDataContributor = '0a9a7e1f-b9d0-4cc4-a60d-0319b160aaa3'
 var container = 'packages'
-var tableNames = ['RouterState', 'RouterUsage', 'RouterDecisions']
+var tableNames = ['RouterState', 'RouterUsage', 'RouterDecisions', 'RouterAnswers']
 
 resource account 'Microsoft.Storage/storageAccounts@2025-01-01' = {
   name: name

@@ -5,23 +5,23 @@ Both keys follow from a decision's id, which begins with its time: one look-up f
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import aclosing
 from datetime import UTC, datetime
 from itertools import groupby
 from typing import Any
 
-from routing.cloud.tables import PART, TableStore, code_of
+from routing.cloud.sweeping import MOST_AT_ONCE, PAGE, SweptTable
+from routing.cloud.tables import PART, code_of
 from routing.documents import DecisionRow, Wanted
 
 LATEST = 0xFFFFFFFFFFFF  # milliseconds that an id can say
 LAST_MOMENT = 253_402_300_799  # epoch seconds: a calendar ends here
 LARGEST = 400_000  # characters of a decision; a longer one is not kept
-MOST_AT_ONCE, MOST_CHARACTERS = 100, 1_500_000  # in one transaction, which the service limits to 4 MiB
-PAGE = 1_000  # entities in one answer of the service
+MOST_CHARACTERS = 1_500_000  # in one transaction, which the service limits to 4 MiB
 
 
-class DecisionTable(TableStore):
+class DecisionTable(SweptTable):
     """Rows that are written once and removed by the day."""
 
     async def put(self, rows: Sequence[DecisionRow]) -> None:
@@ -66,39 +66,7 @@ class DecisionTable(TableStore):
 
     async def remove_before(self, at: float) -> int:
         """Removes the days before the one of `at`. Raises StoreUnavailable."""
-        await self._load_sdk()
-        query, named = "PartitionKey gt @day", {"day": _partition(at)}
-        removed = 0
-        waiting: list[Mapping[str, Any]] = []
-        async with aclosing(self._matching(query, named, PAGE, ["PartitionKey", "RowKey"])) as entities:
-            async for entity in entities:
-                if waiting and (len(waiting) == MOST_AT_ONCE or _keys(waiting[0])[0] != entity["PartitionKey"]):
-                    removed += await self._remove(waiting)
-                    waiting = []
-                waiting.append(entity)
-        return removed + await self._remove(waiting)
-
-    async def _remove(self, entities: Sequence[Mapping[str, Any]]) -> int:
-        if entities:
-            keys = [dict(zip(("PartitionKey", "RowKey"), _keys(entity), strict=True)) for entity in entities]
-            with self._errors():
-                await self._open().submit_transaction([("delete", each) for each in keys], **self._timed())
-        return len(entities)
-
-    async def _matching(
-        self, query: str, named: Mapping[str, Any], page: int, columns: list[str] | None = None
-    ) -> AsyncGenerator[Mapping[str, Any]]:
-        from azure.core.exceptions import ResourceNotFoundError
-
-        with self._errors():
-            try:
-                found = self._open().query_entities(
-                    query, parameters=dict(named), results_per_page=page, select=columns, **self._timed()
-                )
-                async for entity in found:
-                    yield entity
-            except ResourceNotFoundError:
-                return
+        return await self._sweep("PartitionKey gt @day", {"day": _partition(at)})
 
 
 def keys_of(decision_id: str) -> tuple[str, str]:
