@@ -50,6 +50,11 @@ class Callers:
             return await self._tokens.caller(given)
         return await self._look_again(digest)
 
+    def unreadable(self) -> list[str]:
+        """The keys' references, where not one of them has a value and there are no tokens: nobody gets in."""
+        known = any(self._secrets.peek(reference) is not None for reference in self._keys)
+        return [] if known or self._tokens is not None else list(self._keys)
+
     def _match(self, digest: bytes) -> Caller | None:
         found: Caller | None = None
         for reference, caller in self._keys.items():  # all of them, so that the time tells nothing

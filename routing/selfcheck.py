@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Iterator
+from collections.abc import Awaitable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -28,6 +28,11 @@ class Check:
 async def checks(app: App) -> list[Check]:
     """Every dependency that the routes file and the app settings name, in their order."""
     return list(await asyncio.gather(*(_checked(name, work) for name, work in _all(app))))
+
+
+async def secret_checks(app: App, references: Iterable[str]) -> list[Check]:
+    """Of these secrets only."""
+    return list(await asyncio.gather(*(_checked(each, app.secrets.get(each)) for each in references)))
 
 
 def _all(app: App) -> Iterator[tuple[str, Awaitable[object]]]:

@@ -25,7 +25,7 @@ from routing.decisions import place_of
 from routing.documents import Wanted
 from routing.errors import Forbidden, RouterError, UnknownModel
 from routing.health import BreakerView
-from routing.selfcheck import checks
+from routing.selfcheck import Check, checks, secret_checks
 from routing.strategies import expected_seconds, longest_output
 from routing.types import Caller, Decision, Target
 from routing.wire import Wire, parse_object, validated
@@ -59,7 +59,10 @@ class BreakerOrder(Wire):
 
 @endpoint
 async def ready(app: App, request: Request, request_id: str) -> Response:
-    """`GET /ready`: 200 when every route has a target that may be asked now; an admin gets the self-check as well."""
+    """`GET /ready`: 200 when every route has a target that may be asked now; an admin gets the self-check as well.
+
+    While no caller's key can be read there is no admin either: then whoever sends a key is told what keeps them away.
+    """
     shut = sorted(
         name
         for name, route in app.config.routes.items()
@@ -67,10 +70,21 @@ async def ready(app: App, request: Request, request_id: str) -> Response:
     )
     body: dict[str, Any] = {"status": "unavailable" if shut else "ready", "unavailable_routes": shut}
     if key_in(request.headers) is not None:
-        caller = await app.callers.authenticate(request.headers)
-        if caller.role == "admin":
-            body["checks"] = [asdict(check) for check in await checks(app)]
-    return json_response(to_json(body), request_id, status=503 if shut else 200)
+        if found := await _checks_for(request.headers, app):
+            body["checks"] = [asdict(check) for check in found]
+        if app.callers.unreadable():
+            body["status"] = "unavailable"
+    return json_response(to_json(body), request_id, status=200 if body["status"] == "ready" else 503)
+
+
+async def _checks_for(headers: Mapping[str, str], app: App) -> list[Check]:
+    try:
+        caller = await app.callers.authenticate(headers)
+    except RouterError:
+        if missing := app.callers.unreadable():
+            return await secret_checks(app, missing)
+        raise
+    return await checks(app) if caller.role == "admin" else []
 
 
 @endpoint

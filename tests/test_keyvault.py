@@ -77,8 +77,18 @@ async def test_a_vault_of_another_tenant_is_said(reader: KeyVault, vault: Vault)
 
 
 ANSWERS = [
-    ("missing", Fault(404, "SecretNotFound"), "it does not exist", False),
-    ("disabled", Fault(403, "Forbidden", "SecretDisabled"), "it is disabled", False),
+    (
+        "missing",
+        Fault(404, "SecretNotFound"),
+        "it does not exist (az keyvault secret set --vault-name router --name openai-key --value VALUE)",
+        False,
+    ),
+    (
+        "disabled",
+        Fault(403, "Forbidden", "SecretDisabled"),
+        "it is disabled (az keyvault secret set-attributes --vault-name router --name openai-key --enabled true)",
+        False,
+    ),
     (
         "no role",
         Fault(403, "Forbidden", "ForbiddenByRbac"),

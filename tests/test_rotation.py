@@ -21,6 +21,7 @@ from tests.azure_world import world
 from tests.certificates import World
 from tests.conftest import LoopThread, ServeApp
 from tests.routes_for import CHAT, CHAT_PATH, KEY, PROVIDER_KEY, Stage, routes_for
+from tests.standin_vault import Fault as Refusal
 from tests.standin_vault import Vault
 
 __all__ = ["world"]
@@ -85,6 +86,27 @@ def ask_meanwhile(site: Site, turns: Mapping[int, Callable[[], None]], total: in
 
     asyncio.run(load())
     return statuses
+
+
+@pytest.mark.parametrize(
+    ("fault", "mends"),
+    [
+        (Refusal(403, "Forbidden", "ForbiddenByRbac"), 'give the identity the role "Key Vault Secrets User"'),
+        (None, "az keyvault secret set"),
+    ],
+    ids=["no role", "no secret"],
+)
+def test_while_nobodys_key_can_be_read_whoever_asks_is_told_why(site: Site, fault: Refusal | None, mends: str) -> None:
+    site.vault.fault = fault
+    site.serve(site.stage.standin("openai"), callers={"owner": {"key": "keyvault:router-key", "role": "admin"}})
+    with site.stage.http(headers={"authorization": "Bearer sk-owner"}) as client:
+        answer = client.get("/ready")
+        assert (answer.status_code, answer.json()["status"]) == (503, "unavailable")
+        [check] = answer.json()["checks"]
+        assert (check["name"], check["ok"]) == ("keyvault:router-key", False)
+        assert mends in check["detail"]
+    with site.stage.http(headers={}) as client:
+        assert "checks" not in client.get("/ready").json()
 
 
 def test_a_providers_key_is_rotated_under_load_without_one_failed_request(site: Site) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from routing.cloud.identity import Identity
 from routing.fresh import SecretUnavailable
@@ -58,9 +59,10 @@ class KeyVault:
         if isinstance(error, ValueError):
             return SecretUnavailable(f"{what}: what answers there is no Key Vault of this cloud")
         code = _code(error)
+        which = f"--vault-name {(urlsplit(self._url).hostname or '').split('.')[0]} --name {name}"
         why = {
-            "SecretDisabled": "it is disabled",
-            "SecretNotFound": "it does not exist",
+            "SecretDisabled": f"it is disabled (az keyvault secret set-attributes {which} --enabled true)",
+            "SecretNotFound": f"it does not exist (az keyvault secret set {which} --value VALUE)",
             "ForbiddenByRbac": f'give the identity the role "{ROLE}" on the vault',
             "ForbiddenByPolicy": "the vault's access policy does not let the identity get secrets",
             "ForbiddenByFirewall": "the vault's firewall keeps this app out",
