@@ -42,7 +42,7 @@ class Ingestion:
         """As the portal writes it, with the slash at the end."""
         return f"InstrumentationKey={KEY};IngestionEndpoint={self.url}/;LiveEndpoint={self.url}/;ApplicationId=one"
 
-    def until(self, true: Callable[[], bool], seconds: float = 10.0) -> None:
+    def until(self, true: Callable[[], bool], seconds: float = 60.0) -> None:
         """Waits for what has to arrive. Raises AssertionError."""
         with self.news:
             assert self.news.wait_for(true, seconds), [item for each in self.arrived for item in each.items][-5:]

@@ -16,9 +16,11 @@ import pytest
 
 from local.providers import StandIn
 from local.standin_behaviour import Fault
+from routing import telemetry_names
 from routing.cloud import insights, monitor
 from routing.cloud.monitor import Monitor
 from routing.recording import Place, Recorder
+from routing.sharing import Event
 from routing.telemetry import Note, Telemetry
 from routing.trace import GivenIds
 from tests import ingestion
@@ -34,6 +36,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:datetime.datetime.utc:DeprecationWarning"),
 ]
 PRICE = {"input": 1.0, "output": 2.0}
+PRICES = {"one": {"input": 2.0, "output": 4.0}}  # of what would have answered, had it not failed
 QUICK = {"interval_seconds": 0.05, "metrics_seconds": 0.05}
 OUTPUT = {"gen_ai.token.type": "output"}
 INSIGHTS = ["opencensus", "azuremonitor"]
@@ -71,7 +74,10 @@ class Theatre:
     def serve(self, kind: str, *standins: StandIn, telemetry: Mapping[str, Any] = QUICK, callers: Any = None) -> None:
         self._setenv(monitor.CONNECTION, self.endpoint.connection_string)
         self._setenv("OTEL_EXPORTER_OTLP_ENDPOINT", self.endpoint.url)
-        tables = {"route": {"retry": ONCE}, "targets": {each.name: {"price": PRICE} for each in standins}}
+        tables = {
+            "route": {"retry": ONCE},
+            "targets": {each.name: {"price": PRICES.get(each.name, PRICE)} for each in standins},
+        }
         path = self._folder / "telemetry.toml"
         settings = ", ".join(f"{name} = {str(value).lower()}" for name, value in telemetry.items())
         path.write_text(f"telemetry = {{{settings}}}\n" + routes_for(standins, callers=callers, **tables))
@@ -157,6 +163,7 @@ def test_metrics_add_up_to_what_was_used_after_two_exports(theatre: Theatre, kin
     assert got.total("llm.cost.tokens", OUTPUT) == 5 * one["completion_tokens"]
     usd = (one["prompt_tokens"] * PRICE["input"] + one["completion_tokens"] * PRICE["output"]) / 1e6
     assert got.total("llm.cost.usd", {"router.target": "two"}) == pytest.approx(5 * usd)
+    assert got.total("llm.cost.saved_usd", {"router.target": "two"}) == pytest.approx(5 * usd)
     assert got.total("llm.provider.errors", {"router.target": "one", "error.type": "Unavailable"}) == 5
 
 
@@ -185,6 +192,51 @@ def test_a_collector_gets_spans_records_and_metrics(theatre: Theatre):
     assert calls == {"one", "two"}
     assert {record.event_name for record in got.records()} == {"llm.routing.decision", "llm.fallback.used"}
     got.until(lambda: got.metrics()["llm.provider.errors"][-1].as_int == 2)  # these count from the beginning
+
+
+def names_of(got: Ingestion) -> set[str]:
+    """Of all metrics and events that arrived."""
+    if any(each.path.startswith("/v1/") for each in got.arrived):
+        return {*got.metrics(), *(record.event_name for record in got.records())}
+    metrics = {point["name"] for each in got.items("MetricData") for point in each["data"]["baseData"]["metrics"]}
+    return metrics | {each["data"]["baseData"]["name"] for each in got.items("EventData")}
+
+
+@pytest.mark.parametrize("kind", EVERY)
+def test_every_metric_arrives_under_its_name(theatre: Theatre, kind: str):
+    theatre.fall_back(kind, stream=True, max_tokens=50)
+    wanted = {metric.name for metric in telemetry_names.METRICS} - {telemetry_names.LOST.name}
+    wanted |= {telemetry_names.DECIDED, telemetry_names.FELL_BACK}
+    wanted |= {telemetry_names.STREAM_STARTED, telemetry_names.STREAM_COMPLETED}
+    theatre.endpoint.until(lambda: wanted <= names_of(theatre.endpoint))
+
+
+@pytest.mark.parametrize("kind", EVERY)
+def test_a_request_stays_in_the_trace_of_its_caller(theatre: Theatre, kind: str):
+    trace, span = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
+    one = theatre.stage.standin(name="one")
+    theatre.serve(kind, one)
+    with theatre.stage.http() as client:
+        client.post(CHAT_PATH, json=CHAT, headers={"traceparent": f"00-{trace}-{span}-01"})
+    got = theatre.endpoint
+    called = dict(one.requests[0].asked.headers)["traceparent"].split("-")
+    if kind == "otlp":
+        got.until(lambda: len(got.spans()) == 2 and len(got.records()) == 1)
+        (served,), (call,) = ([each for each in got.spans() if each.kind == sort] for sort in (2, 3))
+        (event,) = got.records()
+        seen = [each.trace_id.hex() for each in (served, call, event)]
+        parents = [served.parent_span_id.hex(), call.parent_span_id.hex(), event.span_id.hex()]
+        ids = [served.span_id.hex(), call.span_id.hex()]
+    else:
+        kinds = ("RequestData", "RemoteDependencyData", "EventData")
+        got.until(lambda: all(len(got.items(each)) == 1 for each in kinds))
+        served, call, event = (got.items(each)[0] for each in kinds)
+        seen = [each["tags"]["ai.operation.id"] for each in (served, call, event)]
+        parents = [each["tags"]["ai.operation.parentId"] for each in (served, call, event)]
+        ids = [served["data"]["baseData"]["id"], call["data"]["baseData"]["id"]]
+    assert [called[1], *seen] == [trace] * 4
+    assert parents == [span, ids[0], ids[0]]
+    assert called[2] == ids[1]
 
 
 def test_nothing_of_prompt_or_answer_is_sent(theatre: Theatre):
@@ -253,6 +305,32 @@ def pointed_at(endpoint: Ingestion, monkeypatch: pytest.MonkeyPatch) -> Ingestio
 
 def events_of(got: Ingestion) -> int:
     return len(got.records()) if got.arrived and got.arrived[0].path == "/v1/logs" else len(got.items("EventData"))
+
+
+@pytest.mark.parametrize("kind", EVERY)
+async def test_what_happens_to_breakers_and_the_store_arrives_under_its_name(pointed_at: Ingestion, kind: str):
+    desk = Desk(kind, pointed_at)
+    for about in telemetry_names.HEALTH_EVENTS:
+        desk.telemetry.tell(Event(about, "one", 5.0, here=True, detail="Unavailable"))  # type: ignore[arg-type]
+    desk.telemetry.tell(Event("opened", "one", 6.0, here=False))
+    desk.telemetry.refreshed("a-key")
+    desk.telemetry.lost = 3
+    desk.monitor.start()
+    await asyncio.to_thread(pointed_at.until, lambda: events_of(pointed_at) == len(telemetry_names.HEALTH_EVENTS) + 1)
+    await desk.monitor.close()
+    wanted = {*telemetry_names.HEALTH_EVENTS.values(), telemetry_names.SECRET_REFRESHED}
+    wanted |= {telemetry_names.BREAKER.name, telemetry_names.LOST.name}
+    assert names_of(pointed_at) == wanted
+    assert values_of(pointed_at, telemetry_names.BREAKER.name) == [2]
+    assert values_of(pointed_at, telemetry_names.LOST.name) == [3]
+
+
+def values_of(got: Ingestion, metric: str) -> list[float]:
+    """What arrived last of a metric, of each set of dimensions."""
+    if any(each.path.startswith("/v1/") for each in got.arrived):
+        return [point.as_double or point.as_int for point in got.metrics()[metric]]
+    points = [each["data"]["baseData"]["metrics"][0] for each in got.items("MetricData")]
+    return [point["value"] for point in points if point["name"] == metric]
 
 
 @pytest.mark.parametrize("status", [400, 429, 439, 503])
