@@ -311,7 +311,7 @@ def events_of(got: Ingestion) -> int:
 async def test_what_happens_to_breakers_and_the_store_arrives_under_its_name(pointed_at: Ingestion, kind: str):
     desk = Desk(kind, pointed_at)
     for about in telemetry_names.HEALTH_EVENTS:
-        desk.telemetry.tell(Event(about, "one", 5.0, here=True, detail="Unavailable"))  # type: ignore[arg-type]
+        desk.telemetry.tell(Event(about, "one", 5.0, here=True, detail="Unavailable"))
     desk.telemetry.tell(Event("opened", "one", 6.0, here=False))
     desk.telemetry.refreshed("a-key")
     desk.telemetry.lost = 3
