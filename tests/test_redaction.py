@@ -1,4 +1,4 @@
-"""Known secrets go through every path, and none of them comes out: no header, body, log record or repr has one."""
+"""Known secrets go through every path, and none comes out: no header, body, log record, repr or telemetry has one."""
 
 from __future__ import annotations
 
@@ -16,16 +16,22 @@ import pytest
 from local.providers import StandIn
 from local.standin_behaviour import FAULT_KINDS, Fault
 from routing import wiring
+from routing.cloud import insights, monitor
 from routing.router import Router
-from tests import standin_issuer, standin_vault
+from tests import ingestion, standin_issuer, standin_vault
 from tests.azure_world import world
 from tests.certificates import World
 from tests.conftest import LoopThread, ServeApp
+from tests.ingestion import Ingestion
 from tests.routes_for import CHAT, CHAT_PATH, Stage, routes_for
 from tests.standin_issuer import AUDIENCE, Issuer
 from tests.standin_vault import HEADER, Vault
 
 __all__ = ["world"]
+pytestmark = [  # of a package that telemetry goes by
+    pytest.mark.filterwarnings("ignore:'locale.getdefaultlocale' is deprecated:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:datetime.datetime.utc:DeprecationWarning"),
+]
 MARK = "s3cr3t"
 CALLER, ADMIN = f"{MARK}-caller-key", f"{MARK}-admin-key"
 PROVIDER, VAULTED, WRONG = f"{MARK}-provider-key", f"{MARK}-vaulted-key", f"{MARK}-wrong-key"
@@ -47,10 +53,19 @@ class Watch:
     """A router full of secrets, and everything that it lets out."""
 
     def __init__(
-        self, stage: Stage, serve_app: ServeApp, vault: Vault, issuer: Issuer, folder: Path, told: Told
+        self,
+        stage: Stage,
+        serve_app: ServeApp,
+        forget: Callable[[], None],
+        vault: Vault,
+        issuer: Issuer,
+        folder: Path,
+        told: Told,
+        endpoint: Ingestion,
     ) -> None:
-        self.stage, self.vault, self.issuer, self.told = stage, vault, issuer, told
-        self._serve_app, self._path = serve_app, folder / "routes.toml"
+        self.stage, self.vault, self.issuer, self.told, self.endpoint = stage, vault, issuer, told, endpoint
+        self._serve_app, self._forget, self._path = serve_app, forget, folder / "routes.toml"
+        self.exporter = "otlp"
         self.said: list[str] = []
         self.shown: list[str] = []  # secrets that have no mark
         vault.put("vaulted-key", VAULTED)
@@ -65,12 +80,16 @@ class Watch:
             text = text.replace('"key" = "env:ROUTER_TEST_PROVIDER"', '"auth" = "identity"')
         roles = 'roles = {"Router.Use" = "tester"}'
         entra = f'entra = {{issuer = "{self.issuer.url}", audience = ["{AUDIENCE}"], {roles}}}'
-        self.serve_text(f"{text}{entra}\n")
+        telemetry = "telemetry = {interval_seconds = 0.05, metrics_seconds = 60, logs = true}"
+        self.serve_text(f"{text}{entra}\n{telemetry}\n")
 
     def serve_text(self, text: str) -> None:
         self._path.write_text(text)
         keys = {"ROUTER_TEST_CALLER": CALLER, "ROUTER_TEST_ADMIN": ADMIN, "ROUTER_TEST_PROVIDER": PROVIDER}
-        self.stage.url = self._serve_app({"ROUTER_CONFIG": str(self._path), **keys, **self.vault.environment()})
+        telemetry = {"ROUTER_TELEMETRY": self.exporter}
+        self.stage.url = self._serve_app(
+            {"ROUTER_CONFIG": str(self._path), **telemetry, **keys, **self.vault.environment()}
+        )
 
     def request(self, method: str, path: str, key: str = CALLER, **options: Any) -> httpx.Response:
         with self.stage.http(headers={"authorization": f"Bearer {key}".encode()}) as client:
@@ -85,7 +104,12 @@ class Watch:
         """Nothing that is secret was let out, and there was something to let out."""
         assert self.said
         assert len(self.told.records) > 5
-        outputs = [*self.said, *self.told.records, repr(wiring._built.app), repr(vars(wiring._built))]
+        outputs = [*self.said, repr(wiring._built.app), repr(vars(wiring._built))]
+        built = wiring._built.app is not None
+        self._forget()  # which sends the telemetry that is left
+        arrived = [f"{each.headers} {each.items}" for each in self.endpoint.arrived]
+        assert bool(arrived) is built
+        outputs += [*self.told.records, *arrived]
         secrets = [MARK, HEADER, *self.vault.given, *self.shown]
         leaks = [(secret, output) for output in outputs for secret in secrets if secret in output]
         assert leaks == []
@@ -108,14 +132,24 @@ def told() -> Iterator[Told]:
 
 @pytest.fixture
 def watch(
-    stage: Stage, serve_app: ServeApp, hosts_loop: LoopThread, world: World, tmp_path: Path, told: Told
+    stage: Stage,
+    serve_app: ServeApp,
+    hosts_loop: LoopThread,
+    world: World,
+    tmp_path: Path,
+    told: Told,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[Watch]:
     stack = AsyncExitStack()
-    with world.pretended(standin_vault.NAME, standin_issuer.NAME):
+    with world.pretended(standin_vault.NAME, standin_issuer.NAME), ingestion.serving() as endpoint:
+        monkeypatch.setenv(monitor.CONNECTION, endpoint.connection_string)
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint.url)
+        for name in insights.SILENT:
+            monkeypatch.setenv(name, "true")  # and taken back afterwards
         vault = standin_vault.serving(world.server(standin_vault.NAME))
         issuer = standin_issuer.serving(world.server(standin_issuer.NAME))
         served = (hosts_loop.run(stack.enter_async_context(vault)), hosts_loop.run(stack.enter_async_context(issuer)))
-        yield Watch(stage, serve_app, *served, tmp_path, told)
+        yield Watch(stage, serve_app, lambda: hosts_loop.run(wiring.forget()), *served, tmp_path, told, endpoint)
         hosts_loop.run(stack.aclose())
 
 
@@ -123,6 +157,19 @@ def test_success(watch: Watch) -> None:
     watch.serve(watch.stage.standin("openai", "vaulted"))
     for stream in (False, True):
         assert watch.ask(stream=stream).status_code == 200
+    watch.check()
+
+
+@pytest.mark.parametrize("exporter", [kind for kind in monitor.KINDS if kind != "none"])
+def test_every_exporter(exporter: str, watch: Watch) -> None:
+    """All that telemetry tells of: answers, failures with the provider's words, breakers, log lines, secrets read."""
+    watch.exporter = exporter
+    repeats = Fault("unauthorized", message=f"wrong key {VAULTED} {PROVIDER}")
+    watch.serve(watch.stage.standin("openai", "vaulted", fault=repeats), watch.stage.standin("openai", "plain"))
+    for stream in (False, True):
+        assert watch.ask(stream=stream, metadata={"task_type": "planning"}).status_code == 200
+    assert watch.ask(WRONG).status_code == 401
+    assert watch.request("POST", CHAT_PATH, content=f'{{"model": "{WRONG[:3]}"}}'.encode()).status_code >= 400
     watch.check()
 
 
