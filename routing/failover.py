@@ -24,7 +24,9 @@ Call = Callable[[Target], Awaitable[T]]
 
 
 class Gate(Protocol):
-    """The breakers, as the loop sees them. Neither call waits."""
+    """The breakers, as the loop sees them. No call waits."""
+
+    def refusal(self, target: str) -> Refused | None: ...
 
     def admit(self, target: str, *, last_resort: bool = False) -> Ticket | Refused: ...
 
@@ -83,7 +85,7 @@ async def run(plan: Plan, call: Call[T], gate: Gate, terms: Terms, attempts: Att
         queue = [other for other in others if AskNext(walk.bigger_than).suits(other)]
         if _remaining(terms) <= 0:
             break
-    raise _nobody(plan, walk, terms)
+    raise _nobody(plan, walk, gate, terms)
 
 
 async def _ask(
@@ -167,27 +169,39 @@ def _add(walk: _Walk, ticket: Ticket, outcome: Outcome, seconds: float, error: s
     walk.attempts.add(Attempt(ticket.target, len(walk.attempts.failed) + 1, outcome, seconds, error, usage))
 
 
-def _nobody(plan: Plan, walk: _Walk, terms: Terms) -> RouterError:
+def _nobody(plan: Plan, walk: _Walk, gate: Gate, terms: Terms) -> RouterError:
     """What to tell the caller when nobody answered."""
     if walk.last is None:
         return _no_target(plan, walk.refused, terms.wall_clock())
     failed = walk.attempts.failed
     if isinstance(walk.last, BadRequest) and all(attempt.outcome is Outcome.NEUTRAL for attempt in failed):
         return walk.last
-    return AllFailed(walk.last, attempts=failed, retry_after=_retry_after(walk))
+    return AllFailed(walk.last, attempts=failed, retry_after=_retry_after(plan, walk, gate, terms))
 
 
-def _retry_after(walk: _Walk) -> float | None:
-    """The lowest Retry-After of a walk that ended in throttling; any other failure will not mend by waiting."""
-    if walk.last is None or walk.last.status != 429 or not walk.free_at:
+def _retry_after(plan: Plan, walk: _Walk, gate: Gate, terms: Terms) -> float | None:
+    """The lowest wait after a walk that ended in throttling; any other failure will not mend by waiting.
+
+    Who throttled and did not say for how long is parked by its breaker, and so are some who were not asked.
+    """
+    if walk.last is None or walk.last.status != 429:
         return None
-    return max(0.0, min(walk.free_at.values()) - _now())
+    silent = {attempt.target for attempt in walk.attempts.failed if attempt.outcome is Outcome.PARKED} - {*walk.free_at}
+    refused = [*_refusals(plan, walk.refused), *(refusal for name in silent if (refusal := gate.refusal(name)))]
+    waits = [refusal.retry_at - terms.wall_clock() for refusal in refused if refusal.reason == "parked"]
+    waits += [free_at - _now() for free_at in walk.free_at.values()]
+    return max(0.0, min(waits)) if waits else None
+
+
+def _refusals(plan: Plan, refused: Sequence[Refused]) -> list[Refused]:
+    """Who was refused on the way, and who had been before."""
+    return [*refused, *(exclusion.refused for exclusion in plan.exclusions if exclusion.refused)]
 
 
 def _no_target(plan: Plan, refused: Sequence[Refused], now: float) -> NoTarget:
     reasons = [f"{refusal.target} ({refusal.reason})" for refusal in refused]
     reasons += [f"{exclusion.target} ({exclusion.reason})" for exclusion in plan.exclusions]
-    refused = [*refused, *(exclusion.refused for exclusion in plan.exclusions if exclusion.refused)]
+    refused = _refusals(plan, refused)
     soonest = min((refusal.retry_at for refusal in refused), default=None)
     wait = None if soonest is None or math.isinf(soonest) else max(1.0, soonest - now)
     message = f"No target of {plan.route!r} can be asked: {', '.join(reasons) or 'the plan is empty'}."

@@ -135,6 +135,9 @@ class _Limited(Gate):
     def __init__(self, gate: Gate, ledger: Ledger, tokens: int, clock: Callable[[], float]) -> None:
         self._gate, self._ledger, self._tokens, self._clock = gate, ledger, tokens, clock
 
+    def refusal(self, target: str) -> Refused | None:
+        return self._gate.refusal(target)
+
     def admit(self, target: str, *, last_resort: bool = False) -> Ticket | Refused:
         if busy := self._ledger.busy(target, self._tokens):
             return Refused(target, "parked", self._clock() + busy[0])

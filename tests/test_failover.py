@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -38,12 +38,16 @@ Step = str | Exception | float | Callable[[], Awaitable[str]]
 
 
 class Gate:
-    """Notes what it is asked and told. `closed` targets are refused."""
+    """Notes what it is asked and told. `closed` targets are refused; `parks` are those that a 429 closes."""
 
-    def __init__(self, *closed: Refused) -> None:
+    def __init__(self, *closed: Refused, parks: Sequence[Refused] = ()) -> None:
         self.closed = {refused.target: refused for refused in closed}
+        self.parks = {refused.target: refused for refused in parks}
         self.admitted: list[tuple[str, bool]] = []
         self.recorded: list[tuple[str, Outcome, float | None, str | None]] = []
+
+    def refusal(self, target: str) -> Refused | None:
+        return self.closed.get(target)
 
     def admit(self, target: str, *, last_resort: bool = False) -> Ticket | Refused:
         if target in self.closed:
@@ -55,6 +59,8 @@ class Gate:
         self, ticket: Ticket, outcome: Outcome, *, retry_after: float | None = None, error: str | None = None
     ) -> None:
         self.recorded.append((ticket.target, outcome, retry_after, error))
+        if outcome is Outcome.PARKED and ticket.target in self.parks:
+            self.closed[ticket.target] = self.parks[ticket.target]
 
 
 class Targets:
@@ -209,6 +215,21 @@ def test_time_that_passed_since_a_retry_after_is_not_waited_for_again() -> None:
         walk(targets, "abc")
     assert caught.value.status == 429
     assert caught.value.retry_after == pytest.approx(3.0)
+
+
+def test_who_throttles_without_a_word_is_waited_for_as_long_as_the_gate_parks_it() -> None:
+    gate = Gate(parks=[Refused("a", "parked", WALL + 5.0)])
+    with pytest.raises(AllFailed) as caught:
+        walk(Targets(a=Throttled("")), "a", gate=gate)
+    assert (caught.value.status, caught.value.retry_after, caught.value.worth_retrying) == (429, 5.0, True)
+
+
+@pytest.mark.parametrize(("reason", "wait"), [("parked", 3.0), ("open", 30.0)])
+def test_a_target_that_was_parked_before_may_be_free_sooner(reason: Any, wait: float) -> None:
+    gate = Gate(Refused("b", reason, WALL + 3.0))
+    with pytest.raises(AllFailed) as caught:
+        walk(Targets(a=Throttled("", retry_after=30.0)), "ab", gate=gate)
+    assert (caught.value.status, caught.value.retry_after) == (429, pytest.approx(wait))
 
 
 def test_waiting_is_not_advised_when_something_else_failed_last() -> None:
