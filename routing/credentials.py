@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Protocol
 from urllib.parse import urlsplit
@@ -12,7 +13,7 @@ from routing.errors import Unauthorized
 from routing.providers.azure_openai import AzureOpenAISettings
 from routing.providers.base import Credential, KeyCredential, NoCredential
 from routing.routes_file import AnyProvider
-from routing.secrets import UNRESOLVED, Secrets, SecretUnavailable
+from routing.secrets import UNRESOLVED, Secrets, SecretUnavailable, checked
 from routing.types import Caller
 
 _log = logging.getLogger(__name__)
@@ -51,13 +52,18 @@ def unusable(loaded: Config, environment: Mapping[str, str]) -> Iterator[str]:
         yield f"the app setting {VAULT}: {wrong}"
     for path, reference in loaded.references():
         source, _, name = reference.partition(":")
-        value = environment.get(name) if source == "env" else None
-        if value is not None and value.startswith(UNRESOLVED):
-            yield f"{path}: the app setting {name} is a Key Vault reference that the platform could not resolve"
-        if value is not None and not value.strip():
-            yield f"{path}: the app setting {name} is empty"
+        if source == "env" and name in environment and (wrong := _no_secret(environment[name], name)):
+            yield f"{path}: {wrong}"
         if source == "keyvault" and VAULT not in environment:
             yield f"{path}: {reference} needs the app setting {VAULT}, the vault's https address"
+
+
+def _no_secret(value: str, name: str) -> str | None:
+    try:
+        checked(value, f"the app setting {name}")
+    except SecretUnavailable as error:
+        return str(error)
+    return None
 
 
 def _not_a_vault(address: str) -> str | None:
@@ -65,7 +71,8 @@ def _not_a_vault(address: str) -> str | None:
         return "is a Key Vault reference that the platform could not resolve"
     try:
         parts = urlsplit(address.strip())
-        named = parts.hostname is not None and parts.username is None and parts.path in ("", "/")
+        host = re.fullmatch(r"[\w.-]+", parts.hostname or "", re.ASCII)
+        named = host is not None and parts.port != 0 and parts.username is None and parts.path in ("", "/")
     except ValueError:
         named = False
     if not named or parts.scheme != "https" or parts.query or parts.fragment:

@@ -97,8 +97,8 @@ def checked(value: str, reference: str) -> str:
     value = value.strip()
     if not value:
         raise SecretUnavailable(f"{reference} is empty")
-    if value.startswith(UNRESOLVED):
-        raise SecretUnavailable(f"{reference} holds a Key Vault reference that the platform could not resolve")
+    if value.lower().startswith(UNRESOLVED.lower()):
+        raise SecretUnavailable(f"{reference} is a Key Vault reference that the platform could not resolve")
     if not value.isascii() or not value.isprintable():
         raise SecretUnavailable(f"{reference} holds characters that no key has")
     return value

@@ -152,6 +152,11 @@ USELESS = [
         ["callers.some.keys[0]: the app setting SOME_1 is empty"],
     ),
     (
+        "two lines",
+        {"SOME_1": "sk-1\r\nx-evil: 1", "FREE": " sk-2\n", "ROUTER_KEY_VAULT": "https://v.vault.azure.net"},
+        ["callers.some.keys[0]: the app setting SOME_1 holds characters that no key has"],
+    ),
+    (
         "unresolved vault",
         {"ROUTER_KEY_VAULT": "@Microsoft.KeyVault(x)"},
         ["the app setting ROUTER_KEY_VAULT: is a Key Vault reference that the platform could not resolve"],
@@ -166,6 +171,8 @@ USELESS = [
             "https://me@v.vault.azure.net",
             "https://v.vault.azure.net/secrets/x",
             "https://[",
+            "https://v.vault.azure.net:99999",
+            "https://v .vault.azure.net",
         )
     ),
 ]

@@ -96,11 +96,12 @@ def test_what_pasting_adds_is_taken_off(pasted: str) -> None:
     [
         ("", "env:K is empty"),
         (" \n", "env:K is empty"),
-        ("@Microsoft.KeyVault(x)", "env:K holds a Key Vault reference that the platform could not resolve"),
+        ("@Microsoft.KeyVault(x)", "env:K is a Key Vault reference that the platform could not resolve"),
+        ("@microsoft.keyvault(x)", "env:K is a Key Vault reference that the platform could not resolve"),
         ("sk-1\nsk-2", "env:K holds characters that no key has"),
         ("sk-schlüssel", "env:K holds characters that no key has"),
     ],
-    ids=["empty", "blank", "unresolved", "two lines", "not ASCII"],
+    ids=["empty", "blank", "unresolved", "unresolved in small letters", "two lines", "not ASCII"],
 )
 def test_what_is_no_secret_is_refused_without_being_shown(value: str, message: str) -> None:
     with pytest.raises(SecretUnavailable) as caught:
