@@ -22,7 +22,7 @@ _CONTINUATION = bytes(range(0x80, 0xC0))  # UTF-8 bytes that begin no character
 _TRADITIONAL = "這個們說會國為來對時"  # frequent, and only in traditional Chinese
 _UKRAINIAN = "іїєґ"  # frequent, and not in Russian
 _ENGLISH = (" the ", " of ", " and ", " to ", " for ", " is ", " with ", " you")  # in nearly every sentence of it
-_JUDGED = 2_000  # characters of a text that tell whether its words are English
+_JUDGED, _VARIED = 2_000, 60  # characters, and words, of a text that tell whether it is English
 
 # The class of a character by the first byte of its UTF-8: Latin with accents, Greek, Cyrillic, Hebrew, Arabic,
 # Indic and Thai, kana and CJK punctuation, CJK, Hangul, other punctuation, emoji and the rest.
@@ -62,6 +62,7 @@ _RUN = b" a"  # where a run begins, in a text of `a` and spaces that begins with
 _WORD, _FOUR_LETTERS = 0.68, 0.51  # each word, and each four letters of one
 _ACCENTED = (-0.31, 0.45)  # on top of these, where accents say that the words are not English
 _FOREIGN = (0.1, 0.25)  # on top, where nothing but the words themselves says so
+_REPEATED = (0.0, -0.19)  # on top, where it is the same few words again and again, which are likely to be common ones
 _MARKS_TOGETHER, _TWO_MARKS = 0.62, 0.27
 _DIGIT_WEIGHTS = ((b"0", 1.11), (b"000", -2.31), (b" 0", 1.13))
 _BREAK_WEIGHTS = ((b"\n", 1.07), (b"\n ", 0.35), (b".\n", -0.85), (b"\n\n", -1.51))
@@ -146,8 +147,10 @@ def _beyond_english(text: str, classes: bytes, words: int, marks: int) -> tuple[
     if words < 6 or 4 * marks > words:
         return 0.0, 0.0  # too little to tell, or code
     start = text[:_JUDGED]
-    english = sum(map(start.count, _ENGLISH)) * len(text) / len(start)
-    return (0.0, 0.0) if 25 * english >= words else _FOREIGN
+    if 25 * sum(map(start.count, _ENGLISH)) * len(text) >= words * len(start):
+        return 0.0, 0.0
+    first = start.split(maxsplit=_VARIED)[:_VARIED]
+    return _FOREIGN if 2 * len(set(first)) > len(first) else _REPEATED
 
 
 def _blobs(classes: bytes) -> float:

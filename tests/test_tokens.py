@@ -18,6 +18,11 @@ def test_an_estimate_is_near_the_tokenizer(sample):
     assert estimate(sample["text"]) == pytest.approx(sample["tokens"], rel=sample["within"])
 
 
+@pytest.mark.parametrize("words", ["word ", "hello world ", "test data "])
+def test_a_common_word_again_and_again_is_a_token_each_time(words):
+    assert estimate(words * 400) == pytest.approx(400 * len(words.split()), rel=0.1)
+
+
 def test_over_all_samples_the_errors_cancel_out():
     assert sum(map(estimate, TEXT.values())) == pytest.approx(sum(COUNTED.values()), rel=0.05)
 
