@@ -124,6 +124,14 @@ async def usage(req: Request) -> Response:
     return await usage_api.usage(req)
 
 
+@app.function_name("notices")
+@app.route(route="v1/router/notices/negotiate", methods=["POST"])
+async def notices(req: Request) -> Response:
+    from routing import notices_api  # only pages that listen need it
+
+    return await notices_api.negotiate(req)
+
+
 @app.function_name("breaker_order")
 @app.route(route="v1/router/breakers/{target}", methods=["POST"])
 async def breaker_order(req: Request) -> Response:

@@ -127,7 +127,7 @@ param networkPrefix string = '10.20.0.0/22'
 
 // SignalR
 
-@description('Create an Azure SignalR Service in serverless mode that the router\'s identity may send through.')
+@description('Create an Azure SignalR Service in serverless mode, through which the router tells pages what happens to its targets.')
 param signalR bool = false
 
 @description('Pages that may connect to it: ["https://app.example.com"].')
@@ -179,6 +179,7 @@ var ownSettings = [
   'ROUTER_TABLES'
   'ROUTER_KEY_VAULT'
   'ROUTER_TELEMETRY'
+  'ROUTER_SIGNALR'
   'APPLICATIONINSIGHTS_CONNECTION_STRING'
   'APPLICATIONINSIGHTS_AUTHENTICATION_STRING'
   'AZURE_OPENAI_ENDPOINT'
@@ -355,6 +356,8 @@ module signalRService 'modules/signalr.bicep' = if (signalR) {
   }
 }
 
+// It takes something from every module with a role, so that all roles stand before it starts: its first start would
+// otherwise be refused by storage and vault.
 module app 'modules/app.bicep' = {
   name: '${unique}-app'
   params: {
@@ -372,6 +375,7 @@ module app 'modules/app.bicep' = {
     routesFile: routesFile
     openAiEndpoint: empty(openAiLocation) ? '' : openAi!.outputs.endpoint
     openAiSecondEndpoint: empty(openAiSecondLocation) ? '' : openAiSecond!.outputs.endpoint
+    signalREndpoint: signalR ? signalRService!.outputs.endpoint : ''
     secretSettings: secretSettings
     extraSettings: extraSettings
     allowedOrigins: allowedOrigins
@@ -386,10 +390,6 @@ module app 'modules/app.bicep' = {
     endpointSubnetId: privateNetwork ? network!.outputs.endpointSubnetId : ''
     zoneId: privateNetwork ? network!.outputs.sitesZoneId : ''
   }
-  // Every role stands before the app starts: its first start would otherwise be refused by storage and vault.
-  dependsOn: [
-    signalRService
-  ]
 }
 
 module alertRules 'modules/alerts.bicep' = if (alerts) {

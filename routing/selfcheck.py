@@ -9,7 +9,7 @@ from typing import Protocol
 
 from routing.config import Config
 from routing.documents import StoreError
-from routing.errors import ProviderError
+from routing.errors import ProviderError, RouterError
 from routing.fresh import SecretUnavailable
 from routing.wiring import App
 
@@ -40,6 +40,8 @@ def _all(app: App) -> Iterator[tuple[str, Awaitable[object]]]:
         yield "telemetry", _arriving(app.sender)
     if app.store is not None:
         yield "table", app.store.load_all()
+    if app.notices.hub is not None:
+        yield "signalr", app.notices.hub.check()
     for reference in _vaulted(app.config):
         yield reference, app.secrets.get(reference)
     for name, provider in app.providers.items():
@@ -75,6 +77,6 @@ async def _checked(name: str, work: Awaitable[object]) -> Check:
         return Check(name, False, f"no answer within {SECONDS:.0f} s")
     except ProviderError as error:
         return Check(name, False, f"{type(error).__name__}: {error}")
-    except (StoreError, SecretUnavailable, _Missing) as error:
+    except (StoreError, SecretUnavailable, RouterError, _Missing) as error:
         return Check(name, False, str(error))
     return Check(name, True)

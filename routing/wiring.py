@@ -24,6 +24,7 @@ from routing.cloud.decision_table import DecisionTable
 from routing.cloud.identity import Identity
 from routing.cloud.keyvault import KeyVault
 from routing.cloud.monitor import Monitor
+from routing.cloud.signalr import SignalR
 from routing.cloud.tables import TableStore
 from routing.cloud.usage_table import UsageTable
 from routing.config import Config
@@ -36,6 +37,7 @@ from routing.health import Health
 from routing.ledger import Ledger
 from routing.ledger_store import Nowhere, Rows
 from routing.metering import rules_of
+from routing.notices import Notices
 from routing.planner import Planner
 from routing.providers import anthropic, azure_openai, ollama, openai
 from routing.providers.anthropic import AnthropicSettings
@@ -47,6 +49,7 @@ from routing.router import Router
 from routing.routes_file import AnyProvider
 from routing.secrets import Read, Secrets, from_environment
 from routing.shared_answers import SharedAnswers
+from routing.sharing import Event
 from routing.statistics import Statistics
 from routing.store import Store
 from routing.telemetry import Telemetry
@@ -79,6 +82,7 @@ class App:
     bookkeeping: Bookkeeping
     telemetry: Telemetry
     sender: Monitor
+    notices: Notices
     archive: Archive
     answers: SharedAnswers
     statistics: Statistics
@@ -155,7 +159,8 @@ def build(environment: Mapping[str, str]) -> App:
     background = Background()
     providers = {name: _provider(name, settings, secrets, identity) for name, settings in loaded.file.providers.items()}
     store = _store(environment, identity)
-    health = Health(_breakers(loaded), store, tell=telemetry.tell, settings=loaded.file.health)
+    notices = Notices(_hub(environment, identity, resources), background)
+    health = Health(_breakers(loaded), store, tell=_both(telemetry, notices), settings=loaded.file.health)
     archive = Archive(_shelf(environment, identity), loaded.file.decisions)
     answers = SharedAnswers(_answers(loaded, environment, identity))
     statistics = Statistics(tuple(loaded.targets))
@@ -178,6 +183,7 @@ def build(environment: Mapping[str, str]) -> App:
         bookkeeping,
         telemetry,
         sender,
+        notices,
         archive,
         answers,
         statistics,
@@ -220,6 +226,24 @@ def _places(loaded: Config) -> dict[str, Place]:
         url = settings.endpoint if isinstance(settings, AzureOpenAISettings | OllamaSettings) else settings.base_url
         places[name] = Place(PROVIDERS[settings.type], target.model, url.host or "", url.port or 0)
     return places
+
+
+def _hub(environment: Mapping[str, str], identity: Identity, resources: AsyncExitStack) -> SignalR | None:
+    """Where pages hear notices; None without a SignalR service."""
+    endpoint = environment.get("ROUTER_SIGNALR")
+    if not endpoint:
+        return None
+    hub = SignalR(endpoint, identity)
+    resources.push_async_callback(hub.aclose)
+    return hub
+
+
+def _both(telemetry: Telemetry, notices: Notices) -> Callable[[Event], None]:
+    def tell(event: Event) -> None:
+        telemetry.tell(event)
+        notices.tell(event)
+
+    return tell
 
 
 def _shelf(environment: Mapping[str, str], identity: Identity) -> DecisionTable | None:

@@ -28,7 +28,7 @@ RINGS = {
     """,
     "state": """
         archive background bookkeeping cache callers decisions entra health instances keeper ledger ledger_store
-        logs recorded recording secrets sharing slot statistics store telemetry usage
+        logs notices recorded recording secrets sharing slot statistics store telemetry usage
     """,
     "flow": """
         beside_chat broadcast catalogue completions config costs custom detector dialects failover features messages
@@ -37,8 +37,8 @@ RINGS = {
         shared_answers watching
     """,
     "edge": """
-        answers api credentials events explain_api messages_api openai_api page responses_api selfcheck status
-        upkeep usage_api wiring
+        answers api credentials events explain_api messages_api notices_api openai_api page responses_api selfcheck
+        status upkeep usage_api wiring
     """,
 }
 ORDER = list(RINGS)

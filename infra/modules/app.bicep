@@ -45,6 +45,9 @@ param openAiEndpoint string
 @description('The address of the second Azure OpenAI account; empty without one.')
 param openAiSecondEndpoint string
 
+@description('The address of the SignalR service; empty without one.')
+param signalREndpoint string
+
 @description('App settings that hold a secret of the vault, by the name of the secret.')
 param secretSettings object
 
@@ -168,6 +171,7 @@ resource site 'Microsoft.Web/sites@2024-04-01' = {
         APPLICATIONINSIGHTS_AUTHENTICATION_STRING: 'Authorization=AAD;ClientId=${identityClientId}'
       },
       empty(openAiEndpoint) ? {} : { AZURE_OPENAI_ENDPOINT: openAiEndpoint },
+      empty(signalREndpoint) ? {} : { ROUTER_SIGNALR: signalREndpoint },
       empty(openAiSecondEndpoint) ? {} : { AZURE_OPENAI_SECOND_ENDPOINT: openAiSecondEndpoint },
       // Without a version, so that the latest is taken; the slash at the end is part of that.
       toObject(items(secretSettings), item => item.key, item => '@Microsoft.KeyVault(SecretUri=${vaultUri}secrets/${item.value}/)'),
