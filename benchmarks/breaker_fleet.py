@@ -17,12 +17,10 @@ from typing import Any
 from routing.breaker_state import Breaker, BreakerSettings
 from routing.cloud.tables import ServiceClock
 from routing.documents import SCHEMA, Versioned
-from routing.keeper import HealthSettings, Keeper
-from routing.slot import Save, SetAside
+from routing.keeper import HealthSettings, Keeper, Save, SetAside
 from routing.types import Outcome, Ticket
 
 EPOCH = 1_000_000_000.25
-TARGET = "target"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +60,7 @@ class World:
     instances: int
     provider: Provider
     seconds: float
+    targets: int = 1  # of the same provider; each call goes to one of them at random
     requests_per_second: float = 1.0  # of one instance
     skew: float = 5.0  # seconds by which clocks are wrong at most
     query: Latency = Latency(4.65, 7.75, 12.3)
@@ -74,9 +73,10 @@ class World:
 class Log:
     """What happened. Times in seconds since the start."""
 
-    sent: list[tuple[float, Outcome, bool]] = field(default_factory=list)  # when, what came of it, was it the probe
+    sent: list[tuple[float, Outcome]] = field(default_factory=list)  # when, what came of it
+    probes: list[tuple[float, str]] = field(default_factory=list)  # when, whom
     turned_away: int = 0
-    stopped: dict[int, float] = field(default_factory=dict)  # instance -> when it first saw the target open or parked
+    stopped: dict[tuple[int, str], float] = field(default_factory=dict)  # instance, target -> first seen open or parked
     history: list[tuple[float, Mapping[str, Any]]] = field(default_factory=list)  # documents as saved
     reads: Counter[int] = field(default_factory=Counter)  # tenth of a second -> operations
     writes: Counter[int] = field(default_factory=Counter)
@@ -102,7 +102,8 @@ class Fleet:
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._order = itertools.count()
         self._now = 0.0
-        self._documents: dict[str, Versioned] = {}
+        self._document: Versioned | None = None
+        self._targets = [f"target-{number}" for number in range(world.targets)]
         self._instances = [self._instance(number) for number in range(world.instances)]
         self.log = Log()
 
@@ -120,9 +121,11 @@ class Fleet:
 
         def tell(target: str, before: Breaker, after: Breaker, now: float, here: bool) -> None:
             if after.phase == "open" or after.parked_until > before.parked_until:
-                self.log.stopped.setdefault(number, self._now)
+                self.log.stopped.setdefault((number, target), self._now)
 
-        keeper = Keeper({TARGET: self._settings}, self._health, f"instance-{number}", dice.random, tell)
+        keeper = Keeper(
+            dict.fromkeys(self._targets, self._settings), self._health, f"instance-{number}", dice.random, tell
+        )
         return Instance(keeper, ServiceClock(), dice.uniform(-self._world.skew, self._world.skew))
 
     def _after(self, seconds: float, act: Callable[[], None]) -> None:
@@ -141,10 +144,13 @@ class Fleet:
         instance = self._instances[number]
         now = self._clock(instance)
         instance.keeper.touch(now)
-        leave = instance.keeper.admit(TARGET, now, share=self._dice.random())
+        target = self._targets[0] if len(self._targets) == 1 else self._dice.choice(self._targets)
+        leave = instance.keeper.admit(target, now, share=self._dice.random())
         if isinstance(leave, Ticket):
             answer = self._world.provider(self._now, number, self._dice)
-            self.log.sent.append((self._now, answer.outcome, leave.probe))
+            self.log.sent.append((self._now, answer.outcome))
+            if leave.probe:
+                self.log.probes.append((self._now, target))
             self._after(answer.seconds, lambda: self._answered(instance, leave, answer))
         else:
             self.log.turned_away += 1
@@ -175,14 +181,14 @@ class Fleet:
         self.log.reads[int(self._now * 10)] += 1
         seconds, sent = self._world.query.draw(self._dice), EPOCH + self._now + instance.skew
         if self._fails():
-            return self._after(seconds, lambda: self._failed(instance, None))
+            return self._after(seconds, lambda: self._failed(instance, saving=False))
         self._after(seconds / 2, lambda: self._read(instance, sent, seconds / 2))
 
     def _read(self, instance: Instance, sent: float, back: float) -> None:
-        held, date = dict(self._documents), float(int(EPOCH + self._now))
+        held, date = self._document, float(int(EPOCH + self._now))
         self._after(back, lambda: self._loaded(instance, held, sent, date))
 
-    def _loaded(self, instance: Instance, held: Mapping[str, Versioned], sent: float, date: float) -> None:
+    def _loaded(self, instance: Instance, held: Versioned | None, sent: float, date: float) -> None:
         instance.clock.heard(date, sent, EPOCH + self._now + instance.skew)
         for work in instance.keeper.loaded(held, self._clock(instance)):
             self._write(instance, work)
@@ -193,29 +199,27 @@ class Fleet:
         self.log.writes[int(self._now * 10)] += 1
         seconds = self._world.save.draw(self._dice)
         if self._fails():
-            return self._after(seconds, lambda: self._failed(instance, work.target))
+            return self._after(seconds, lambda: self._failed(instance, saving=True))
         self._after(seconds / 2, lambda: self._save(instance, work, seconds / 2))
 
     def _save(self, instance: Instance, work: Save, back: float) -> None:
-        held = self._documents.get(work.target)
-        if (held.etag if held else None) != work.etag:
+        if (self._document.etag if self._document else None) != work.etag:
             self.log.conflicts += 1
-            return self._after(back, lambda: self._conflict(instance, work.target))
-        saved = Versioned(work.document, f"{self._now:.9f}", SCHEMA)
-        self._documents[work.target] = saved
+            return self._after(back, lambda: self._conflict(instance))
+        saved = self._document = Versioned(work.document, f"{self._now:.9f}", SCHEMA)
         self.log.history.append((self._now, work.document))
-        self._after(back, lambda: self._saved(instance, work.target, saved))
+        self._after(back, lambda: self._saved(instance, saved))
 
-    def _saved(self, instance: Instance, target: str, saved: Versioned) -> None:
-        instance.keeper.saved(target, saved, self._clock(instance))
+    def _saved(self, instance: Instance, saved: Versioned) -> None:
+        instance.keeper.saved(saved, self._clock(instance))
         self._plan(instance)
 
-    def _conflict(self, instance: Instance, target: str) -> None:
-        instance.keeper.conflict(target, self._clock(instance))
+    def _conflict(self, instance: Instance) -> None:
+        instance.keeper.conflict(self._clock(instance))
         self._plan(instance)
 
-    def _failed(self, instance: Instance, target: str | None) -> None:
-        instance.keeper.failed(self._clock(instance), target)
+    def _failed(self, instance: Instance, *, saving: bool) -> None:
+        instance.keeper.failed(self._clock(instance), saving=saving)
         self._plan(instance)
 
     def _fails(self) -> bool:

@@ -32,6 +32,7 @@ class Shape:
     provider: Provider
     seconds: float
     table_away: float = 0.0  # seconds from BEGINS on in which the table fails
+    targets: int = 1
 
 
 def hard(now: float, instance: int, dice: random.Random) -> Answer:
@@ -66,6 +67,7 @@ def noise(now: float, instance: int, dice: random.Random) -> Answer:
 
 SHAPES = (
     Shape("hard", hard, 115),
+    Shape("hard, 20 targets", hard, 60, targets=20),
     Shape("half fails", half, 60),
     Shape("throttling", throttling, 40),
     Shape("flapping", flapping, 60),
@@ -100,7 +102,7 @@ def simulate(shape: Shape, instances: int, seed: int = 1) -> Row:
     def errors(now: float) -> float:
         return 1.0 if BEGINS <= now < BEGINS + shape.table_away else 0.001
 
-    world = World(instances, shape.provider, shape.seconds, table_errors=errors, seed=seed)
+    world = World(instances, shape.provider, shape.seconds, shape.targets, table_errors=errors, seed=seed)
     return summary(shape, instances, Fleet(world, BreakerSettings(), HealthSettings()).run())
 
 
@@ -113,8 +115,8 @@ def summary(shape: Shape, instances: int, log: Log) -> Row:
         shape=shape.name,
         instances=instances,
         first=min(stops, default=None),
-        last=max(stops, default=None) if len(stops) == instances else None,
-        lost=sum(outcome is not Outcome.OK for _, outcome, _ in log.sent),
+        last=max(stops, default=None) if len(stops) == instances * shape.targets else None,
+        lost=sum(outcome is not Outcome.OK for _, outcome in log.sent),
         periods=len(probes),
         most_probes=max(probes, default=0),
         reads_rest=at_rest(log.reads),
@@ -127,13 +129,19 @@ def summary(shape: Shape, instances: int, log: Log) -> Row:
 
 
 def probes_by_period(log: Log) -> list[int]:
-    """How many probes were sent after each opening, before its verdict or the next one's."""
-    verdicts = [(at, document) for at, document in log.history if document["phase"] != "half_open"]
-    sent = [at for at, _, probe in log.sent if probe]
+    """How many probes were sent after each opening of a target, before its verdict or the next one's."""
+    targets = {target for _, document in log.history for target in document["targets"]}
+    return [count for target in sorted(targets) for count in _probes_of(target, log)]
+
+
+def _probes_of(target: str, log: Log) -> list[int]:
+    states = [(at, document["targets"][target]) for at, document in log.history if target in document["targets"]]
+    verdicts = [(at, state) for at, state in states if state["phase"] != "half_open"]
+    sent = [at for at, whom in log.probes if whom == target]
     counts = []
-    for (begin, document), end in zip(verdicts, [*(at for at, _ in verdicts[1:]), float("inf")], strict=False):
-        due = document["open_until"] - EPOCH
-        if document["phase"] == "open" and (found := [at for at in sent if max(begin, due - 1) <= at < end]):
+    for (begin, state), end in zip(verdicts, [*(at for at, _ in verdicts[1:]), float("inf")], strict=False):
+        due = state["open_until"] - EPOCH
+        if state["phase"] == "open" and (found := [at for at in sent if max(begin, due - 1) <= at < end]):
             counts.append(len(found))
     return counts
 

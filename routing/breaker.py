@@ -1,8 +1,8 @@
 """The circuit breaker: closed -> open -> half_open -> closed, as pure functions over one frozen state.
 
-`admit` gives leave for one call, `record` takes its outcome, `absorb` adds what other instances report, `claim` takes
-the single probe. Times are epoch seconds of one clock, `jitter` and `share` lie in [0, 1), and nothing here waits or
-reads.
+`admit` gives leave for one call, `record` takes its outcome, `claim` takes the single probe; `breaker_shared` makes one
+state of what many instances know. Times are epoch seconds of one clock, `jitter` and `share` lie in [0, 1), and nothing
+here waits or reads.
 
 No deadline is believed that lies further ahead than its setting could have put it: a clock that jumped back can delay a
 target by that setting at most, never hold it for ever.
@@ -101,28 +101,6 @@ def record(
     return trip(state, settings, now, jitter) if alarming(state.tally, settings) else state
 
 
-def absorb(state: Breaker, settings: BreakerSettings, news: Tally, now: float, *, jitter: float) -> Breaker:
-    """The shared state after one instance's report; the very same object when the report is not worth a write.
-
-    Instances report faults, not every success, so their sum looks worse than the truth. What only the sum says
-    therefore has to stand `confirm_seconds` uncontradicted before it trips the breaker.
-    """
-    if state.phase != "closed" or manual(state, now):
-        return state
-    pooled = _merged(state, settings, news, now)
-    if not alarming(pooled, settings):
-        grows = len(pooled.run) > len(state.tally.run) or not sated(state, settings, now)
-        worth = (news.faults and grows) or state.suspect_since is not None
-        return replace(state, tally=pooled, suspect_since=None) if worth else state
-    since = suspected(state, settings, now)
-    if since is None:
-        return replace(state, tally=pooled, suspect_since=now)
-    if now - since >= settings.confirm_seconds:
-        return trip(state, settings, now, jitter)
-    healthier = news.faults < settings.failure_ratio * (news.faults + news.ok)
-    return replace(state, tally=pooled) if healthier and len(pooled.run) < settings.failure_threshold else state
-
-
 def alarming(tally: Tally, settings: BreakerSettings) -> bool:
     """Whether these outcomes are reason to open: too many faults in a row, or too large a share of them."""
     if len(tally.run) >= settings.failure_threshold:
@@ -130,19 +108,6 @@ def alarming(tally: Tally, settings: BreakerSettings) -> bool:
     faults = tally.faults
     total = faults + tally.ok
     return total >= settings.minimum_requests and faults >= settings.failure_ratio * total
-
-
-def suspected(state: Breaker, settings: BreakerSettings, now: float) -> float | None:
-    """Since when the sum of the reports would trip, if it still would."""
-    since = state.suspect_since
-    believed = since is not None and since <= now + SKEW
-    return since if believed and alarming(_merged(state, settings, EMPTY, now), settings) else None
-
-
-def sated(state: Breaker, settings: BreakerSettings, now: float) -> bool:
-    """Whether the newest bucket holds faults enough: a large fleet's reports are a sample, not a census."""
-    newest = state.tally.buckets[-1] if state.tally.buckets else (0, 0, 0)
-    return newest[0] >= tallies.index_of(now, settings.window_seconds) and newest[2] >= settings.minimum_requests
 
 
 def trip(state: Breaker, settings: BreakerSettings, now: float, jitter: float) -> Breaker:
@@ -157,9 +122,9 @@ def ripe(state: Breaker, settings: BreakerSettings, now: float) -> bool:
     if now < parked_until(state, settings, now) or manual(state, now):
         return False
     if state.phase == "open":
-        return not _ahead(state.open_until, now, max(settings.max_open_seconds, settings.long_open_seconds))
+        return not ahead(state.open_until, now, max(settings.max_open_seconds, settings.long_open_seconds))
     return state.phase == "half_open" and not (
-        state.probe and _ahead(state.probe.until, now, max(settings.probe_lease_seconds, settings.claim_lease_seconds))
+        state.probe and ahead(state.probe.until, now, max(settings.probe_lease_seconds, settings.claim_lease_seconds))
     )
 
 
@@ -179,40 +144,6 @@ def renewed(state: Breaker, settings: BreakerSettings, now: float) -> Breaker:
     return replace(state, probe=replace(probe, until=max(until, probe.until)))
 
 
-def settle(
-    shared: Breaker, local: Breaker, settings: BreakerSettings, news: Tally, now: float, *, jitter: float
-) -> Breaker:
-    """What the table should say, given what it says, what this instance decided and what it saw since its last report.
-
-    The higher generation wins. At equal ones holds and leases are prolonged, never cut short, and `news` is absorbed.
-    Returns `shared` itself when nothing needs to be written.
-    """
-    if local.generation > shared.generation:
-        return replace(local, tally=EMPTY, suspect_since=None)
-    if local.generation < shared.generation:
-        return shared
-    if parked_until(local, settings, now) > shared.parked_until + 1:
-        shared = replace(shared, parked_until=local.parked_until, last_error=local.last_error)
-    ours, theirs = local.probe, shared.probe
-    if ours and theirs and ours.holder == theirs.holder and ours.until > theirs.until:
-        shared = replace(shared, probe=ours)
-    absorbed = absorb(shared, settings, news, now, jitter=jitter)
-    return absorbed if absorbed is shared else replace(absorbed, last_error=local.last_error or shared.last_error)
-
-
-def adopt(local: Breaker, shared: Breaker) -> Breaker:
-    """The local state after reading the shared one. What this instance counted stays while the generation does."""
-    if local.generation > shared.generation:
-        return local
-    if local.generation < shared.generation:
-        return replace(shared, tally=EMPTY)
-    parked = max(local.parked_until, shared.parked_until)
-    ours, theirs = local.probe, shared.probe
-    probe = ours if ours and theirs and ours.holder == theirs.holder and ours.until > theirs.until else theirs
-    error = local.last_error or shared.last_error
-    return replace(shared, tally=local.tally, parked_until=parked, probe=probe, last_error=error)
-
-
 def ordered(
     state: Breaker, settings: BreakerSettings, action: Action, by: str, reason: str, until: float | None, now: float
 ) -> Breaker:
@@ -220,7 +151,7 @@ def ordered(
     expiry = min(now + settings.manual_seconds if until is None else until, now + MANUAL_LONGEST)
     order = Manual(action, by, reason, expiry)
     if action == "isolate":
-        return replace(state, generation=state.generation + 1, manual=order, tally=EMPTY, suspect_since=None)
+        return replace(state, generation=state.generation + 1, manual=order, tally=EMPTY, suspicion=None)
     return Breaker(generation=state.generation + 1, manual=order, last_error=state.last_error)
 
 
@@ -232,12 +163,17 @@ def reset(state: Breaker) -> Breaker:
 def manual(state: Breaker, now: float) -> Manual | None:
     """The order in force."""
     order = state.manual
-    return order if order and _ahead(order.until, now, MANUAL_LONGEST) else None
+    return order if order and ahead(order.until, now, MANUAL_LONGEST) else None
 
 
 def parked_until(state: Breaker, settings: BreakerSettings, now: float) -> float:
     """The end of the hold in epoch seconds, 0 without one."""
-    return state.parked_until if _ahead(state.parked_until, now, settings.max_parked_seconds) else 0.0
+    return state.parked_until if ahead(state.parked_until, now, settings.max_parked_seconds) else 0.0
+
+
+def ahead(deadline: float, now: float, longest: float) -> bool:
+    """Whether the deadline is to come, and no further away than its setting could have put it."""
+    return now < deadline <= now + longest + SKEW
 
 
 def ramp(state: Breaker, settings: BreakerSettings, now: float) -> float:
@@ -294,7 +230,7 @@ def _claimed(state: Breaker, settings: BreakerSettings, now: float, holder: str,
 
 
 def _next(state: Breaker, now: float) -> Breaker:
-    return replace(state, generation=state.generation + 1, since=now, tally=EMPTY, suspect_since=None)
+    return replace(state, generation=state.generation + 1, since=now, tally=EMPTY, suspicion=None)
 
 
 def _streak(state: Breaker, settings: BreakerSettings, now: float) -> int:
@@ -312,10 +248,6 @@ def _stale(state: Breaker, settings: BreakerSettings, now: float) -> bool:
     """Nobody has probed for so long that waiting for a claim would keep a rarely used target open for ever."""
     due = state.probe.until if state.probe else state.open_until
     return now - due >= settings.stale_seconds
-
-
-def _ahead(deadline: float, now: float, longest: float) -> bool:
-    return now < deadline <= now + longest + SKEW
 
 
 def _merged(state: Breaker, settings: BreakerSettings, news: Tally, now: float) -> Tally:

@@ -1,4 +1,4 @@
-"""What a breaker remembers about one target, the settings it follows, and the JSON document that instances share."""
+"""What a breaker remembers about one target, the settings it follows, and both as the JSON that instances share."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from routing.tally import EMPTY, Tally
 
 Phase = Literal["closed", "open", "half_open"]
 Action = Literal["isolate", "close"]
+Heard = tuple[tuple[float, bool, str], ...]  # outcomes: epoch seconds, whether a success, the instance
 
 MANUAL_LONGEST = 7 * 86_400.0  # seconds; longer than a week is a change of the routes file
-SCHEMA = 1  # of the document; raise it when an older build could not read a newer one's
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class BreakerSettings:
     failure_ratio: Annotated[float, Interval(gt=0, le=1)] = 0.5
     minimum_requests: Annotated[int, Interval(ge=1, le=100_000)] = 10
     window_seconds: Annotated[float, Interval(ge=1, le=3600)] = 60.0
-    confirm_seconds: Annotated[float, Interval(ge=0, le=60)] = 1.5
+    confirm_seconds: Annotated[float, Interval(ge=0, le=60)] = 1.2
     open_seconds: Annotated[float, Interval(ge=0.1, le=3600)] = 30.0
     max_open_seconds: Annotated[float, Interval(ge=0.1, le=86_400)] = 300.0
     open_jitter: Annotated[float, Interval(ge=0, le=1)] = 0.1
@@ -69,6 +69,14 @@ class Manual:
 
 
 @dataclass(frozen=True, slots=True)
+class Suspicion:
+    """The instances' reports together were alarming: since when, and the newest outcomes that they told since then."""
+
+    since: float
+    heard: Heard = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Breaker:
     """Everything known about one target's health. Each change of phase and each order raises `generation`."""
 
@@ -79,7 +87,8 @@ class Breaker:
     streak: int = 0  # openings in a row without a healthy period between them
     successes: int = 0  # good probes so far in this half-open period
     parked_until: float = 0.0
-    suspect_since: float | None = None  # since when the instances' reports together would trip
+    suspicion: Suspicion | None = None
+    calm_until: float = 0.0  # cleared of that suspicion a moment ago
     probe: Probe | None = None
     manual: Manual | None = None
     last_error: str | None = None
@@ -88,7 +97,7 @@ class Breaker:
 
 def to_document(state: Breaker) -> dict[str, Any]:
     """The state as plain JSON values."""
-    return {"schema": SCHEMA, **asdict(state)}
+    return asdict(state)
 
 
 def from_document(document: Mapping[str, Any]) -> Breaker:
@@ -96,13 +105,11 @@ def from_document(document: Mapping[str, Any]) -> Breaker:
     try:
         return _breaker(document)
     except (KeyError, TypeError, IndexError, OverflowError) as error:
-        raise ValueError(f"not a breaker's document: {type(error).__name__} {error}") from error
+        raise ValueError(f"not a breaker: {type(error).__name__} {error}") from error
 
 
 def _breaker(document: Mapping[str, Any]) -> Breaker:
-    if document["schema"] != SCHEMA:
-        raise ValueError(f"schema {document['schema']!r} is not {SCHEMA}")
-    suspect, error = document["suspect_since"], document["last_error"]
+    error = document["last_error"]
     return Breaker(
         phase=_one_of(document["phase"], get_args(Phase)),
         generation=_whole(document["generation"]),
@@ -111,7 +118,8 @@ def _breaker(document: Mapping[str, Any]) -> Breaker:
         streak=_whole(document["streak"]),
         successes=_whole(document["successes"]),
         parked_until=_number(document["parked_until"]),
-        suspect_since=None if suspect is None else _number(suspect),
+        suspicion=_suspicion(document["suspicion"]),
+        calm_until=_number(document["calm_until"]),
         probe=_probe(document["probe"]),
         manual=_manual(document["manual"]),
         last_error=None if error is None else _text(error),
@@ -133,6 +141,13 @@ def _manual(value: Any) -> Manual | None:
     return Manual(action, _text(value["by"]), _text(value["reason"]), _number(value["until"]))
 
 
+def _suspicion(value: Any) -> Suspicion | None:
+    if value is None:
+        return None
+    heard = tuple((_number(at), _flag(ok), _text(holder)) for at, ok, holder in value["heard"])
+    return Suspicion(_number(value["since"]), heard)
+
+
 def _tally(value: Any) -> Tally:
     buckets = tuple((_whole(index), _whole(ok), _whole(faults)) for index, ok, faults in value["buckets"])
     return Tally(buckets, tuple(_number(at) for at in value["run"]), _number(value["last_ok"]))
@@ -147,6 +162,12 @@ def _number(value: Any) -> float:
 def _whole(value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
         raise ValueError(f"{value!r} is not a count")
+    return value
+
+
+def _flag(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError(f"{value!r} is not a flag")
     return value
 
 

@@ -15,7 +15,8 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from routing import breaker, chance
-from routing.breaker_state import Action, Breaker, BreakerSettings, Manual, Phase, Probe, from_document, to_document
+from routing.board import KEY, Board, board_of, document_of
+from routing.breaker_state import Action, Breaker, BreakerSettings, Manual, Phase, Probe
 from routing.keeper import HealthSettings, Keeper
 from routing.sharing import Event, Kind, Sharing
 from routing.store import Conflict, Store, StoreError, update
@@ -201,23 +202,25 @@ class Health:
         now, settings = self._now(), self._keeper.settings(target)
 
         def change(document: Mapping[str, Any] | None) -> Mapping[str, Any]:
-            state = from_document(document) if document is not None else Breaker()
+            board, bad = board_of(document, self._targets) if document is not None else (Board(), None)
+            if bad:
+                raise ValueError(bad)
+            state = board.state(target)
             state = replace(state, generation=max(state.generation, self._keeper.state(target).generation))
-            if order is None:
-                return to_document(breaker.reset(state))
-            return to_document(breaker.ordered(state, settings, order, by, reason, until, now))
+            after = breaker.ordered(state, settings, order, by, reason, until, now) if order else breaker.reset(state)
+            return document_of(board.changed({target: after}))
 
         if self._sharing is None or self._store is None:
             return False
         try:
-            stored = await self._sharing.limited(update(self._store, target, change), patient=True)
+            stored = await self._sharing.limited(update(self._store, KEY, change), patient=True)
         except Conflict:
             raise
         except (StoreError, TimeoutError, ValueError):
             return False
         if stored is None or stored.newer:
             return False
-        self._keeper.accept(target, stored, now)
+        self._keeper.accept(stored, now)
         return True
 
     def _now(self) -> float:

@@ -1,7 +1,7 @@
 """The keeper of the breakers: what to read and write, and when, as plain methods that never wait.
 
 `due` says whether to load now; `loaded`, `saved`, `conflict` and `failed` take the store's answers. Whoever drives it
-(the asyncio loop in `health`, the simulation in `benchmarks`) brings the clock and the randomness.
+(the asyncio loop in `sharing`, the simulation in `benchmarks`) brings the clock and the randomness.
 """
 
 from __future__ import annotations
@@ -9,16 +9,38 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from annotated_types import Interval
 
+from routing.board import Board, board_of, document_of
 from routing.breaker_state import Action, Breaker, BreakerSettings
 from routing.documents import Versioned
-from routing.slot import Save, SetAside, Slot, Tell
+from routing.slot import Slot, Tell
 from routing.types import Outcome, Refused, Ticket
 
 PATIENT_REFRESH = 5.0  # seconds between two looks of an instance without traffic that still waits for a probe
+CROWD = 25  # writes between two looks, beyond which not everybody needs to report
+RETRY = 0.05  # seconds, doubling, until a decision that another write came before is written again
+HURRY = 0.9  # of a refresh: until the next look while there is a suspicion
+HICCUP = 0.3  # of the usual pause after a single failed look, while a verdict may be near
+LONGEST_BACKOFF = 5  # doublings
+
+
+@dataclass(frozen=True, slots=True)
+class Save:
+    """The document to write. `etag` is the version it replaces, None for a new one."""
+
+    document: Mapping[str, Any]
+    etag: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class SetAside:
+    """A document that cannot be read, to be moved out of the way."""
+
+    etag: str
+    why: str
 
 
 @dataclass(frozen=True)
@@ -64,13 +86,25 @@ class Keeper:
         self._loading = False
         self._load_failures = 0
         self._save_failures = 0
+        self._board = Board()
+        self._etag: str | None = None
+        self._untouchable = False  # a newer build wrote the document
+        self._written: Board | None = None  # by the write in flight
+        self._saves_known = 0  # at the last look
+        self._hasty = False  # the last look came before its time
+        self._setbacks = 0
+        self._quiet_until = 0.0  # no writes before, after a setback
         self.loaded_at: float | None = None
         self.degraded_since: float | None = None
 
     @property
     def unpublished(self) -> bool:
         """Whether a decision made here is not in the store yet."""
-        return any(slot.unpublished for slot in self._slots.values())
+        return not self._untouchable and any(slot.unpublished for slot in self._slots.values())
+
+    @property
+    def _suspecting(self) -> bool:
+        return any(slot.suspecting for slot in self._slots.values())
 
     def touch(self, now: float) -> None:
         """A request is here: keep looking at the store."""
@@ -84,9 +118,14 @@ class Keeper:
         """What the target's breaker follows."""
         return self._slots[target].settings
 
-    def accept(self, target: str, held: Versioned | None, now: float) -> None:
-        """Takes a document that was read or written outside of `loaded`."""
-        self._slots[target].read(held, now, here=True)
+    def accept(self, held: Versioned, now: float) -> None:
+        """Takes a document that was written by another way than `loaded`."""
+        if self._written is None:
+            self._read(held, now, here=True)
+            return
+        board, _ = board_of(held.document, self._slots)
+        for target, slot in self._slots.items():
+            slot.learn(board.state(target), now)
 
     def refusal(self, target: str, now: float) -> Refused | None:
         """Why the target cannot be asked at all; None when `admit` is worth a try."""
@@ -109,7 +148,13 @@ class Keeper:
         """Takes the outcome of one call; `retry_after` in seconds."""
         within = self._settings.publish_seconds
         self._slots[ticket.target].record(
-            ticket, outcome, now, publish_within=within, retry_after=retry_after, error=error
+            ticket,
+            outcome,
+            now,
+            publish_within=within,
+            hasty=self._hasty,
+            retry_after=retry_after,
+            error=error,
         )
 
     def order(self, target: str, action: Action | None, by: str, reason: str, until: float | None, now: float) -> None:
@@ -119,13 +164,13 @@ class Keeper:
 
     def next_at(self, now: float) -> float | None:
         """When `due` may have something to do; None while nothing is to be done before `touch` or an answer."""
-        if self._alone or self._loading or any(slot.saving for slot in self._slots.values()):
+        if self._alone or self._loading or self._written is not None:
             return None
         times = [at for slot in self._slots.values() if (at := slot.renew_at()) is not None]
         if abs(now - self._touched_at) <= self._settings.idle_seconds:
             times.append(_near(self._refresh_at, now, self._settings.refresh_seconds * 1.1))
             publish = [slot.publish_at for slot in self._slots.values() if slot.publish_at is not None]
-            times += [_near(at, now, 300.0) for at in publish]
+            times += [max(_near(at, now, 300.0), _near(self._quiet_until, now, 300.0)) for at in publish]
         elif any(slot.interested(now) for slot in self._slots.values()):
             times.append(_near((self.loaded_at or 0.0) + PATIENT_REFRESH, now, PATIENT_REFRESH))
         if not times:
@@ -150,37 +195,100 @@ class Keeper:
         self._loading = True
         return True
 
-    def loaded(self, documents: Mapping[str, Versioned], now: float) -> list[Save | SetAside]:
-        """Takes what the store holds; returns what to write at once. Each Save must be answered."""
+    def loaded(self, held: Versioned | None, now: float) -> list[Save | SetAside]:
+        """Takes what the store holds; returns what to do at once, in this order. A Save must be answered."""
         self._loading = False
         self._load_failures = 0
         self._judge(now)
         self.loaded_at = now
-        self._refresh_at = now + self._settings.refresh_seconds * (0.9 + 0.2 * self._random())
-        aside = [bad for name, slot in self._slots.items() if (bad := slot.read(documents.get(name), now))]
-        return [*aside, *(save for slot in self._slots.values() if (save := slot.write(now)))]
+        self._hasty = now < self._refresh_at
+        bad = self._read(held, now)
+        hurry = HURRY if self._suspecting else 1.0
+        self._refresh_at = now + self._settings.refresh_seconds * hurry * (0.9 + 0.2 * self._random())
+        save = self._write(now, fair=not self._hasty)
+        return [*([bad] if bad else []), *([save] if save else [])]
 
-    def saved(self, target: str, stored: Versioned, now: float) -> None:
+    def saved(self, stored: Versioned, now: float) -> None:
         """The write was done."""
-        self._save_failures = 0
+        assert self._written is not None  # it was asked for
+        self._board, self._etag, self._written = self._written, stored.etag, None
+        self._save_failures = self._setbacks = 0
         self._judge(now)
-        self._slots[target].saved(stored.etag, now)
+        for slot in self._slots.values():
+            slot.saved(now)
 
-    def conflict(self, target: str, now: float) -> None:
-        """Another instance wrote first."""
-        self._save_failures = 0
-        self._slots[target].conflict(now)
+    def conflict(self, now: float) -> None:
+        """Another instance wrote first. A decision is written again soon, a report when it is time to look again."""
+        self._save_failures, self._written = 0, None
+        deciding = [slot for slot in self._slots.values() if slot.deciding]
+        for slot in self._slots.values():
+            slot.conflict(now)
+        if deciding:
+            self._later(deciding, now, RETRY)
 
-    def failed(self, now: float, target: str | None = None) -> None:
-        """A load, or the save of `target`, came to nothing, or nobody knows to what."""
-        if target is not None:
-            self._save_failures += 1
-            self._slots[target].failed(now, self._settings.store_retry_seconds)
+    def failed(self, now: float, *, saving: bool = False) -> None:
+        """A load, or a save, came to nothing, or nobody knows to what."""
+        if saving:
+            self._save_failures, self._written = self._save_failures + 1, None
+            for slot in self._slots.values():
+                slot.failed()
+            self._later([*self._slots.values()], now, self._settings.store_retry_seconds)
         else:
             self._loading = False
             self._load_failures += 1
             self._block(now)
         self._judge(now)
+
+    def _read(self, held: Versioned | None, now: float, *, here: bool = False) -> SetAside | None:
+        """Takes a version not seen yet; returns it when it cannot be read.
+
+        What can be read of such a one is kept in memory, and so gets into the next.
+        """
+        etag, bad = held.etag if held else None, None
+        if etag == self._etag:
+            return None
+        self._etag, self._untouchable, self._board = etag, held is not None and held.newer, Board()
+        if held and not held.newer:
+            self._board, why = board_of(held.document, self._slots)
+            bad = SetAside(held.etag, why[:200]) if why else None
+        self._take(now, here=here)
+        if bad:
+            self._etag, self._board = None, Board()
+            self._take(now, here=here)
+        return bad
+
+    def _take(self, now: float, *, here: bool) -> None:
+        for target, slot in self._slots.items():
+            slot.read(self._board.state(target), now, here=here)
+
+    def _write(self, now: float, *, fair: bool) -> Save | None:
+        crowded = self._crowded()
+        if self._untouchable:
+            for slot in self._slots.values():
+                slot.publish_at = None
+            return None
+        if now < _near(self._quiet_until, now, 300.0):
+            return None
+        changes = {target: slot.write(now, crowded=crowded, fair=fair) for target, slot in self._slots.items()}
+        states = {target: state for target, state in changes.items() if state is not None}
+        if not states:
+            self._setbacks = 0
+            return None
+        self._written = self._board.changed(states)
+        return Save(document_of(self._written), self._etag)
+
+    def _crowded(self) -> bool:
+        """Whether enough others write: the more do, the less likely it is this instance's turn to report."""
+        few = CROWD if self._suspecting else CROWD // 3
+        others, self._saves_known = self._board.saves - self._saves_known, self._board.saves
+        return others > few and self._random() > (few / others) ** 2
+
+    def _later(self, slots: list[Slot], now: float, wait: float) -> None:
+        """Nothing is written for a while, longer each time; then what these slots have to say."""
+        self._setbacks = min(self._setbacks + 1, LONGEST_BACKOFF)
+        self._quiet_until = now + self._random() * wait * 2.0**self._setbacks
+        for slot in slots:
+            slot.publish_at = self._quiet_until
 
     def _block(self, now: float) -> None:
         """The store's own breaker: after each failure it is left alone, longer and longer after some in a row."""
@@ -188,6 +296,8 @@ class Keeper:
         longest = self._settings.max_store_retry_seconds
         retry = min(self._settings.store_retry_seconds * 2.0 ** min(beyond, 16), longest)
         wait = retry if beyond >= 0 else self._settings.refresh_seconds
+        if self._suspecting and self._load_failures == 1:
+            wait *= HICCUP
         self._blocked_until = now + wait * (0.5 + 0.5 * self._random())
 
     def _judge(self, now: float) -> None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
-from routing.keeper import HealthSettings, Keeper
-from routing.slot import Save, SetAside
+from routing.board import KEY
+from routing.keeper import HealthSettings, Keeper, Save, SetAside
 from routing.store import Conflict, Store, StoreForbidden, Versioned
 
 Kind = Literal[
@@ -61,7 +61,7 @@ class Sharing:
         self._closed = False
         self._well = False
         self._task: asyncio.Task[None] | None = None
-        self._reported: dict[str, str] = {}  # target -> the version last reported as unreadable
+        self._reported: str | None = None  # the version last reported as unreadable
         self._forbidden = False
         self._degraded = False
 
@@ -86,8 +86,12 @@ class Sharing:
         """Does what is due now: one look at the store, and the writes that follow from it."""
         if not self._keeper.due(self.now()):
             return
-        held = await self._asked(self._store.load_all(), None)
-        if held is not None:
+        try:
+            held = await self.limited(self._store.load(KEY))
+        except Exception as error:  # whatever an adapter raises, sharing goes on
+            self._missed(error)
+        else:
+            self._well = True
             await self._follow(held)
         self.tried.set()
         self._judge()
@@ -136,42 +140,36 @@ class Sharing:
             self._dozing = False
             self._wake.clear()
 
-    async def _follow(self, held: Mapping[str, Versioned]) -> None:
+    async def _follow(self, held: Versioned | None) -> None:
         work = self._keeper.loaded(held, self.now())
         if self.shared_since is None and not self._degraded:
             self.shared_since = self.now()
-        await asyncio.gather(*(self._set_aside(item) for item in work if isinstance(item, SetAside)))
-        await asyncio.gather(*(self._save(item) for item in work if isinstance(item, Save)))
+        for item in work:
+            await (self._save(item) if isinstance(item, Save) else self._set_aside(item))
 
     async def _save(self, item: Save) -> None:
-        stored = await self._asked(self._store.save(item.target, item.document, item.etag), item.target)
-        if stored is not None:
-            self._keeper.saved(item.target, stored, self.now())
+        try:
+            stored = await self.limited(self._store.save(KEY, item.document, item.etag))
+        except Conflict:
+            self._keeper.conflict(self.now())
+        except Exception as error:
+            self._missed(error, saving=True)
+        else:
+            self._keeper.saved(stored, self.now())
 
     async def _set_aside(self, item: SetAside) -> None:
-        if self._reported.get(item.target) != item.etag:
-            self._reported[item.target] = item.etag
-            self._tell(Event("set_aside", item.target, self.now(), True, item.why))
+        if self._reported != item.etag:
+            self._reported = item.etag
+            self._tell(Event("set_aside", None, self.now(), True, item.why))
         try:
-            await self.limited(self._store.set_aside(item.target, item.etag, item.why))
+            await self.limited(self._store.set_aside(KEY, item.etag, item.why))
         except Exception as error:
-            _log.warning("The unreadable document of %s stays where it is: %s", item.target, type(error).__name__)
+            _log.warning("The unreadable document of breakers stays where it is: %s", type(error).__name__)
 
-    async def _asked(self, answer: Awaitable[T], target: str | None) -> T | None:
-        """The answer, or None after telling the keeper what went wrong."""
-        try:
-            result = await self.limited(answer)
-        except Conflict:
-            if target is not None:
-                self._keeper.conflict(target, self.now())
-            return None
-        except Exception as error:  # whatever an adapter raises, sharing goes on
-            self._well = False
-            self._complain(error)
-            self._keeper.failed(self.now(), target)
-            return None
-        self._well = True
-        return result
+    def _missed(self, error: Exception, *, saving: bool = False) -> None:
+        self._well = False
+        self._complain(error)
+        self._keeper.failed(self.now(), saving=saving)
 
     def _complain(self, error: Exception) -> None:
         if isinstance(error, StoreForbidden):

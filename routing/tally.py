@@ -1,10 +1,11 @@
-"""What was seen lately: outcomes counted in time buckets, and the run of faults since the last success."""
+"""What was seen lately: outcomes counted in time buckets, the run of faults since the last success, the very newest."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 BUCKETS = 12  # per window: memory is bounded and the window's edge is exact to a twelfth
+LATELY = 50  # outcomes kept one by one
 SKEW = 5.0  # seconds by which two instances' clocks may differ and still be believed
 
 Bucket = tuple[int, int, int]  # (now // width, successes, faults)
@@ -30,6 +31,17 @@ class Tally:
 
 
 EMPTY = Tally()
+
+
+@dataclass(frozen=True, slots=True)
+class News:
+    """What one instance has not told yet: its counts, and its newest outcomes (epoch seconds, success) one by one."""
+
+    counts: Tally = EMPTY
+    lately: tuple[tuple[float, bool], ...] = ()
+
+
+NO_NEWS = News()
 
 
 def index_of(now: float, window: float) -> int:
@@ -66,3 +78,8 @@ def _buckets(old: Tally, new: Tally, now: float, window: float) -> tuple[Bucket,
             before = sums.get(index, (0, 0))
             sums[index] = (before[0] + ok, before[1] + faults)
     return tuple((index, *sums[index]) for index in sorted(sums))
+
+
+def told(old: News, new: News, now: float, window: float, longest_run: int) -> News:
+    """Both as one."""
+    return News(merged(old.counts, new.counts, now, window, longest_run), (old.lately + new.lately)[-LATELY:])

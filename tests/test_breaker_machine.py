@@ -14,8 +14,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invar
 from routing import breaker
 from routing.breaker_state import Action, Breaker, BreakerSettings, from_document, to_document
 from routing.documents import Versioned
-from routing.keeper import HealthSettings, Keeper
-from routing.slot import Save
+from routing.keeper import HealthSettings, Keeper, Save
 from routing.types import Outcome, Refused, Ticket
 
 SETTINGS = BreakerSettings(
@@ -227,7 +226,7 @@ class Instance:
 
     keeper: Keeper
     wrong_by: float = 0.0  # its clock, in seconds
-    loading: dict[str, Versioned] | None = None
+    loading: tuple[Versioned | None] | None = None
     saves: list[Save] = field(default_factory=list)
     open_calls: list[Ticket] = field(default_factory=list)
 
@@ -242,7 +241,7 @@ class Disorder(RuleBasedStateMachine):
     def begin(self, seed: int) -> None:
         self.dice = random.Random(seed)
         self.now = START
-        self.stored: dict[str, Versioned] = {}
+        self.stored: Versioned | None = None
         self.versions = 0
         self.orderly = True  # neither did the store fail, nor a clock jump, nor a process die
         self.probes: list[int] = []
@@ -282,7 +281,7 @@ class Disorder(RuleBasedStateMachine):
     def looks(self, n: int) -> None:
         who = self.fleet[n]
         if who.keeper.due(self.clock(who)):
-            who.loading = dict(self.stored)
+            who.loading = (self.stored,)
 
     @rule(n=st.integers(0, 2), lost=st.booleans())
     def is_answered(self, n: int, lost: bool) -> None:
@@ -291,7 +290,7 @@ class Disorder(RuleBasedStateMachine):
             who.loading, self.orderly = None, False
             who.keeper.failed(self.clock(who))
         elif who.loading is not None:
-            held, who.loading = who.loading, None
+            (held,), who.loading = who.loading, None
             who.saves += [each for each in who.keeper.loaded(held, self.clock(who)) if isinstance(each, Save)]
 
     @rule(n=st.integers(0, 2), luck=st.sampled_from(["written", "written", "written", "answer lost", "lost"]))
@@ -301,17 +300,16 @@ class Disorder(RuleBasedStateMachine):
             self.write(who, who.saves.pop(), luck)
 
     def write(self, who: Instance, save: Save, luck: str) -> None:
-        held = self.stored.get("t")
-        if luck != "lost" and (held.etag if held else None) != save.etag:
-            return who.keeper.conflict("t", self.clock(who))
+        if luck != "lost" and (self.stored.etag if self.stored else None) != save.etag:
+            return who.keeper.conflict(self.clock(who))
         if luck != "lost":
             self.versions += 1
             document: dict[str, Any] = json.loads(json.dumps(save.document))
-            self.stored["t"] = Versioned(document, str(self.versions))
-        if luck == "written":
-            return who.keeper.saved("t", self.stored["t"], self.clock(who))
+            self.stored = Versioned(document, str(self.versions))
+        if luck == "written" and self.stored:
+            return who.keeper.saved(self.stored, self.clock(who))
         self.orderly = False
-        return who.keeper.failed(self.clock(who), "t")
+        return who.keeper.failed(self.clock(who), saving=True)
 
     @rule(n=st.integers(0, 2), outcome=OUTCOMES)
     def goes_through_it_all(self, n: int, outcome: Outcome) -> None:
@@ -324,10 +322,12 @@ class Disorder(RuleBasedStateMachine):
 
     @rule()
     def what_they_wait_for_comes(self) -> None:
-        if held := self.stored.get("t"):
-            state = from_document(held.document)
+        for state in self.states():
             until = state.probe.until if state.probe else state.open_until
             self.now = max(self.now, min(until, self.now + 90))
+
+    def states(self) -> list[Breaker]:
+        return [from_document(entry) for entry in self.stored.document["targets"].values()] if self.stored else []
 
     @rule(n=st.integers(0, 2), seconds=st.sampled_from([-5000.0, -40.0, -3.0, 0.0, 3.0, 40.0, 5000.0]))
     def clock_jumps(self, n: int, seconds: float) -> None:
@@ -342,7 +342,7 @@ class Disorder(RuleBasedStateMachine):
     @precondition(lambda self: self.dice.random() < 0.1)
     @rule()
     def table_is_emptied(self) -> None:
-        self.stored.clear()
+        self.stored = None
         self.orderly = False
 
     @invariant()
@@ -351,9 +351,8 @@ class Disorder(RuleBasedStateMachine):
 
     @invariant()
     def what_is_stored_is_small_and_readable(self) -> None:
-        for held in self.stored.values():
-            state = from_document(held.document)
-            assert len(json.dumps(held.document)) < 4000
+        for state in self.states():
+            assert len(json.dumps(to_document(state))) < 4000
             assert len(state.tally.run) <= SETTINGS.failure_threshold
             assert len(state.tally.buckets) <= 20
 

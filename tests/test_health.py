@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from routing.breaker_state import BreakerSettings, from_document
+from routing.board import KEY, board_of
+from routing.breaker_state import Breaker, BreakerSettings
 from routing.health import Event, Health, HealthSettings
 from routing.store import Conflict, InMemoryStore, StoreForbidden, StoreUnavailable, Versioned
 from routing.types import Outcome, Refused, Ticket
@@ -44,10 +45,6 @@ class Watched(InMemoryStore):
     async def load(self, key: str) -> Versioned | None:
         await self._asked("load")
         return await super().load(key)
-
-    async def load_all(self) -> Mapping[str, Versioned]:
-        await self._asked("load_all")
-        return await super().load_all()
 
     async def save(self, key: str, document: Mapping[str, Any], etag: str | None) -> Versioned:
         self.saving[key] += 1
@@ -118,6 +115,15 @@ def call(health: Health, outcome: Outcome, target: str = "gpt", **given: Any) ->
     return isinstance(leave, Ticket)
 
 
+async def stored(fleet: Fleet, target: str = "gpt") -> Breaker:
+    """What the store holds of the target."""
+    held = await fleet.store.load(KEY)
+    assert held is not None
+    board, bad = board_of(held.document, [target])
+    assert bad is None
+    return board.state(target)
+
+
 def trip(health: Health, target: str = "gpt") -> None:
     for _ in range(5):
         call(health, Outcome.FAULT, target, error="Unavailable")
@@ -142,18 +148,18 @@ async def test_healthy_calls_write_nothing(fleet: Fleet):
             call(health, Outcome.OK)
         await fleet.pass_time(1.25)
     assert fleet.store.calls["save"] == 0
-    assert fleet.store.calls["load_all"] >= 20
+    assert fleet.store.calls["load"] >= 20
 
 
 async def test_without_traffic_nothing_is_read(fleet: Fleet):
     health = fleet.join()
     await fleet.look()
     fleet.clock.advance(11)
-    reads = fleet.store.calls["load_all"]
+    reads = fleet.store.calls["load"]
     for _ in range(50):
         fleet.clock.advance(1)
         await health.step()
-    assert fleet.store.calls["load_all"] == reads
+    assert fleet.store.calls["load"] == reads
 
 
 async def test_news_is_gathered_while_a_write_is_under_way(fleet: Fleet):
@@ -359,7 +365,7 @@ class TestWithoutTheStore:
         fleet.store.wrong = StoreUnavailable
         await fleet.pass_time(300)
         assert health.view("gpt").sharing == "degraded"
-        assert fleet.store.calls["load_all"] < 45
+        assert fleet.store.calls["load"] < 45
 
     async def test_it_comes_back_by_itself_and_the_states_meet(self, fleet: Fleet):
         one, other = fleet.join(), fleet.join()
@@ -426,7 +432,7 @@ class TestWithoutTheStore:
             seconds.append(time.perf_counter() - started)
             await asyncio.sleep(0)
         assert sorted(seconds)[int(len(seconds) * 0.99)] < 0.05, "its time limit is twice that, and slow is 10 s"
-        assert store.calls["load_all"] > 0
+        assert store.calls["load"] > 0
         store.seconds = 0.0
         await health.close()
 
@@ -449,17 +455,17 @@ class TestWithoutTheStore:
 
 class TestDocuments:
     async def test_an_unreadable_one_is_told_once_moved_aside_and_taken_as_absent(self, fleet: Fleet):
-        await fleet.store.save("gpt", {"colour": "blue"}, None)
+        await fleet.store.save(KEY, {"colour": "blue"}, None)
         health = fleet.join()
         await fleet.pass_time(5)
-        assert [event.target for _, event in fleet.told("set_aside")] == ["gpt"]
-        assert [key for key, _, _ in fleet.store.aside] == ["gpt"]
+        assert [event.detail for _, event in fleet.told("set_aside")] == ["not a document of breakers"]
+        assert [key for key, _, _ in fleet.store.aside] == [KEY]
         trip(health)
         await fleet.pass_time(1.25, step=0.25)
-        assert from_document((await fleet.store.load_all())["gpt"].document).phase == "open"
+        assert (await stored(fleet)).phase == "open"
 
     async def test_one_that_cannot_be_moved_is_still_told_only_once(self, fleet: Fleet):
-        await fleet.store.save("gpt", {"colour": "blue"}, None)
+        await fleet.store.save(KEY, {"colour": "blue"}, None)
 
         async def refuse(key: str, etag: str, why: str) -> None:
             raise StoreUnavailable
@@ -469,23 +475,49 @@ class TestDocuments:
         await fleet.pass_time(6)
         assert len(fleet.told("set_aside")) == 1
 
+    async def test_what_can_be_read_of_one_is_kept(self, fleet: Fleet):
+        trip(fleet.join(), "claude")
+        await fleet.look()
+        await fleet.pass_time(0.5, step=0.25)
+        held = await fleet.store.load(KEY)
+        assert held is not None
+        torn = {**held.document, "targets": {**held.document["targets"], "gpt": {"phase": "ajar"}}}
+        await fleet.store.save(KEY, torn, held.etag)
+        fleet.members.clear()
+        late = fleet.join()
+        await fleet.look()
+        assert (late.view("claude").state, late.view("gpt").state) == ("open", "closed")
+        assert (await stored(fleet, "claude")).phase == "open"
+        assert [event.detail[:4] for _, event in fleet.told("set_aside")] == ["gpt:"]
+
+    async def test_what_other_routes_files_name_is_kept(self, fleet: Fleet):
+        entry = {"of": "the next deployment"}
+        await fleet.store.save(KEY, {"schema": 1, "saves": 4, "targets": {"new": entry}}, None)
+        trip(fleet.join())
+        await fleet.look()
+        held = await fleet.store.load(KEY)
+        assert held is not None
+        assert (held.document["saves"], held.document["targets"]["new"]) == (5, entry)
+        assert held.document["targets"]["gpt"]["phase"] == "open"
+
     async def test_that_of_a_newer_build_is_left_alone(self, fleet: Fleet):
-        newer = await fleet.store.save("gpt", {"schema": 2}, None)
+        newer = await fleet.store.save(KEY, {"schema": 2}, None)
         health = fleet.join()
         await fleet.look()
         trip(health)
         await fleet.pass_time(5)
-        assert (await fleet.store.load_all())["gpt"] == newer
+        assert await fleet.store.load(KEY) == newer
         assert health.view("gpt").state == "open"
 
     async def test_one_that_vanishes_comes_back(self, fleet: Fleet):
         health = fleet.join()
         trip(health)
         await fleet.pass_time(1.5, step=0.25)
-        held = (await fleet.store.load_all())["gpt"]
-        await fleet.store.set_aside("gpt", held.etag, "somebody emptied the table")
+        held = await fleet.store.load(KEY)
+        assert held is not None
+        await fleet.store.set_aside(KEY, held.etag, "somebody emptied the table")
         await fleet.pass_time(3)
-        assert from_document((await fleet.store.load_all())["gpt"].document).phase == "open"
+        assert (await stored(fleet)).phase == "open"
 
 
 class TestOrders:
@@ -546,7 +578,7 @@ async def test_what_was_decided_is_written_before_the_process_ends(clock: Clock)
     await fleet.look()
     trip(health)
     await health.close()
-    assert from_document((await fleet.store.load_all())["gpt"].document).phase == "open"
+    assert (await stored(fleet)).phase == "open"
 
 
 async def test_the_background_task_works_by_itself(fleet: Fleet):

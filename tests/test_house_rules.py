@@ -23,8 +23,8 @@ RINGS = {
         chance contradictions documents errors fresh requests settings telemetry_names trace types wire
     """,
     "rules": """
-        breaker breaker_state limit_words limits pricing retries savings strategies tally task_model task_shape
-        task_text tasks tokens
+        board breaker breaker_shared breaker_state limit_words limits pricing retries savings strategies tally
+        task_model task_shape task_text tasks tokens
     """,
     "state": """
         archive background bookkeeping cache callers decisions entra health instances keeper ledger ledger_store
