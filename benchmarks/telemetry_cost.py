@@ -1,4 +1,4 @@
-"""What telemetry costs a request while its backend is well, hangs or throttles: `python -m benchmarks.telemetry_cost`.
+"""What telemetry costs a request while its backend is well, hangs, throttles or refuses: `python -m benchmarks.telemetry_cost`.
 
 The router runs in this process behind the local host, with a stand-in provider that answers at once and an ingestion
 endpoint on loopback. Requests go one after another; what counts is the difference between the rows.
@@ -58,10 +58,15 @@ def _throttling(got: Ingestion) -> None:
     got.status = 429
 
 
+def _refusing(got: Ingestion) -> None:
+    _well(got)
+    got.status = 403
+
+
+STATES = (("well", _well), ("hangs", _hanging), ("throttles", _throttling), ("refuses", _refusing))
 ROWS = [
     Row("none", "-", _well),
-    *(Row(kind, "well", _well) for kind in ("opencensus", "azuremonitor", "otlp")),
-    *(Row("opencensus", name, how) for name, how in (("hangs", _hanging), ("throttles", _throttling))),
+    *(Row(kind, name, how) for kind in ("opencensus", "azuremonitor", "otlp") for name, how in STATES),
     Row("none", "again", _well),
 ]
 
