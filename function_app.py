@@ -3,7 +3,7 @@
 import azure.functions as func
 from azurefunctions.extensions.http.fastapi import Request, Response
 
-from routing import api, openai_api, page, status
+from routing import api, explain_api, openai_api, page, status
 
 app = func.FunctionApp(http_auth_level=func.AuthLevel.ANONYMOUS)  # callers are ours to check: clients send Bearer keys
 
@@ -89,7 +89,7 @@ async def ready(req: Request) -> Response:
 @app.function_name("explain")
 @app.route(route="v1/router/explain", methods=["POST"])
 async def explain(req: Request) -> Response:
-    return await status.explain(req)
+    return await explain_api.explain(req)
 
 
 @app.function_name("decision")

@@ -31,7 +31,7 @@ _endpoint = partial(endpoint, refuse=_refuse)
 
 
 async def _messages(app: App, request: Request, request_id: str) -> Response:
-    asked, dialect = await _asked(app, request, request_id, Messages, MessagesRequest)
+    asked, dialect = await asked_by(app, request, request_id)
     if asked.request.stream:
         opening = dialect.located(app.router.open(asked))
         return _named(await streamed(request, opening, app.config.file.server.keepalive_seconds, asked), request_id)
@@ -40,7 +40,7 @@ async def _messages(app: App, request: Request, request_id: str) -> Response:
 
 
 async def _count_tokens(app: App, request: Request, request_id: str) -> Response:
-    asked, dialect = await _asked(app, request, request_id, TokenCount, Countable)
+    asked, dialect = await asked_by(app, request, request_id, TokenCount, Countable)
     answer = await unless_gone(request, dialect.located(app.router.count(asked)))
     if isinstance(answer, int):
         body = to_json({"input_tokens": answer})
@@ -52,8 +52,12 @@ messages: Endpoint = _endpoint(_messages)
 count_tokens: Endpoint = _endpoint(_count_tokens)
 
 
-async def _asked(
-    app: App, request: Request, request_id: str, kind: type[Messages], shape: type[Countable]
+async def asked_by(
+    app: App,
+    request: Request,
+    request_id: str,
+    kind: type[Messages] = Messages,
+    shape: type[Countable] = MessagesRequest,
 ) -> tuple[Asked, Messages]:
     """The Messages request in an HTTP request. Raises what is wrong with it."""
     caller = await app.callers.authenticate(request.headers)

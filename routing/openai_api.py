@@ -17,16 +17,26 @@ from routing.wiring import App
 @endpoint
 async def embeddings(app: App, request: Request, request_id: str) -> Response:
     """`POST /v1/embeddings`: another target answers only if it makes the same vectors."""
-    return await _whole(app, request, await _asked(app, request, request_id, EmbeddingRequest, EMBEDDINGS))
+    return await _whole(app, request, await embeddings_asked(app, request, request_id))
 
 
 @endpoint
 async def completions(app: App, request: Request, request_id: str) -> Response:
     """`POST /v1/completions`: for targets that support them; chat is not asked to imitate them."""
-    asked = await _asked(app, request, request_id, CompletionRequest, COMPLETIONS)
+    asked = await completions_asked(app, request, request_id)
     if asked.request.stream:
         return await streamed(request, app.router.open(asked), app.config.file.server.keepalive_seconds, asked)
     return await _whole(app, request, asked)
+
+
+async def embeddings_asked(app: App, request: Request, request_id: str) -> Asked:
+    """Whose vectors for what. Raises what is wrong with the request."""
+    return await _asked(app, request, request_id, EmbeddingRequest, EMBEDDINGS)
+
+
+async def completions_asked(app: App, request: Request, request_id: str) -> Asked:
+    """What is to be continued. Raises what is wrong with the request."""
+    return await _asked(app, request, request_id, CompletionRequest, COMPLETIONS)
 
 
 async def _whole(app: App, request: Request, asked: Asked) -> Response:

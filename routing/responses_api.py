@@ -17,7 +17,7 @@ from routing.wiring import App
 @endpoint
 async def responses(app: App, request: Request, request_id: str) -> Response:
     """`POST /v1/responses`."""
-    asked, dialect = await _asked(app, request, request_id)
+    asked, dialect = await asked_by(app, request, request_id)
     if asked.request.stream:
         opening = dialect.located(app.router.open(asked))
         return await streamed(request, opening, app.config.file.server.keepalive_seconds, asked)
@@ -25,7 +25,7 @@ async def responses(app: App, request: Request, request_id: str) -> Response:
     return json_response(answer.body, request_id, decision_headers(answer))
 
 
-async def _asked(app: App, request: Request, request_id: str) -> tuple[Asked, Responses]:
+async def asked_by(app: App, request: Request, request_id: str) -> tuple[Asked, Responses]:
     """The Responses request in an HTTP request. Raises what is wrong with it."""
     caller = await app.callers.authenticate(request.headers)
     fields = parse_object(await body_of(request, app.config.file.server.max_body_bytes))

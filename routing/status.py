@@ -17,17 +17,15 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from routing.answers import json_response
-from routing.api import asked_by, body_of, endpoint
+from routing.api import body_of, endpoint
 from routing.breaker_state import MANUAL_LONGEST
 from routing.callers import key_in
-from routing.config import Route
 from routing.decisions import place_of
 from routing.documents import Wanted
 from routing.errors import Forbidden, RouterError, UnknownModel
 from routing.health import BreakerView
 from routing.selfcheck import Check, checks, secret_checks
-from routing.strategies import expected_seconds, longest_output
-from routing.types import Caller, Decision, Target
+from routing.types import Caller, Decision
 from routing.wire import Wire, parse_object, validated
 from routing.wiring import App
 
@@ -93,20 +91,6 @@ async def status(app: App, request: Request, request_id: str) -> Response:
     await app.callers.authenticate(request.headers)
     targets = [_view(view, app) for view in app.health.views().values()]
     return json_response(to_json({"targets": targets, "statistics": app.statistics.body()}), request_id)
-
-
-@endpoint
-async def explain(app: App, request: Request, request_id: str) -> Response:
-    """`POST /v1/router/explain`: the plan that this chat completion would run by, and what each target would mean.
-
-    No provider is asked, but for the target that the route's own `detector` names.
-    """
-    caller = await app.callers.authenticate(request.headers)
-    decision = await app.router.explain(await asked_by(caller, app, request, request_id))
-    route = app.config.route(decision.model, caller)
-    views = app.health.views()
-    targets = [_outlook(target, decision, route, views[target.name]) for target in route.targets]
-    return json_response(to_json({**decision_body(decision), "targets": targets}), request_id)
 
 
 @endpoint
@@ -188,29 +172,6 @@ async def _bodies(found: list[Decision]) -> list[dict[str, Any]]:
             await asyncio.sleep(0)
         bodies.append(decision_body(each))
     return bodies
-
-
-def _outlook(target: Target, decision: Decision, route: Route, view: BreakerView) -> dict[str, Any]:
-    """What the request would meet at one target, expected and at worst. Null is unknown."""
-    facts = decision.facts
-    choice = next((choice for choice in decision.plan.choices if choice.target == target.name), None)
-    longest = (choice and choice.output_limit) or longest_output(target, facts)
-    cost = facts.cost.get(target.name)
-    return {
-        "target": target.name,
-        "provider": target.provider,
-        "model": target.model,
-        "breaker": view.state,
-        "share": view.share,
-        "expected": {
-            "micro_usd": cost and cost.expected,
-            "seconds": expected_seconds(target, facts) if target.name in facts.speed else None,
-        },
-        "worst": {
-            "micro_usd": cost and longest and cost.input + cost.per_output_token * longest,
-            "seconds": route.settings.deadline_seconds,
-        },
-    }
 
 
 def _admin(caller: Caller) -> Caller:

@@ -383,6 +383,50 @@ def test_what_explain_tells_is_what_then_happens(stage):
     assert answer.headers["x-router-max-tokens"] == str(told["plan"]["choices"][0]["output_limit"])
 
 
+EXPLAINED: list[tuple[str, dict[str, Any]]] = [
+    ("chat/completions", {"messages": [{"role": "user", "content": "Hello there"}]}),
+    ("messages", {"messages": [{"role": "user", "content": "Hello there"}], "max_tokens": 100}),
+    ("responses", {"input": "Hello there", "max_output_tokens": 100}),
+]
+BESIDE_CHAT: list[tuple[str, dict[str, Any]]] = [
+    ("embeddings", {"input": ["Hello there", "and there"]}),
+    ("completions", {"prompt": "Hello there"}),
+]
+
+
+@pytest.mark.parametrize(("name", "fields"), EXPLAINED, ids=[name for name, _ in EXPLAINED])
+def test_explain_takes_the_body_of_any_endpoint_that_it_is_told(stage, name, fields):
+    dear, cheap = pair(stage)
+    body = {"model": "chat", **fields, "router": {"strategy": "cost", "task": "planning"}}
+    with stage.http() as client:
+        told = client.post("/v1/router/explain", json=body, params={"endpoint": name, "api-version": "x"}).json()
+        assert (dear.asked, cheap.asked) == (0, 0)
+        answer = client.post(f"/v1/{name}", json=body)
+    done = get(stage, f"/v1/router/decisions/{answer.headers['x-router-decision-id']}").json()
+    assert (told["plan"]["strategy"], told["plan"]["task"]["kind"]) == ("cost", "planning")
+    assert told["plan"] == done["plan"]
+    assert [each["target"] for each in told["targets"]] == ["dear", "cheap"]
+
+
+@pytest.mark.parametrize(("name", "fields"), BESIDE_CHAT, ids=[name for name, _ in BESIDE_CHAT])
+def test_explain_says_which_targets_do_what_is_beside_chat(stage, name, fields):
+    able = {"supports": [name], "embedding_space": "s"} if name == "embeddings" else {"supports": [name]}
+    pair(stage, targets={"dear": DEAR, "cheap": {**CHEAP, **able}})
+    with stage.http() as client:
+        told = client.post("/v1/router/explain", json={"model": "chat", **fields}, params={"endpoint": name}).json()
+    assert [choice["target"] for choice in told["plan"]["choices"]] == ["cheap"]
+    assert [(each["target"], each["reason"]) for each in told["plan"]["exclusions"]] == [("dear", f"lacks {name}")]
+
+
+def test_what_is_wrong_with_an_explained_body_is_told_by_its_own_places(stage):
+    pair(stage)
+    wrong = {"model": "chat", "input": [{"role": "user", "content": 7}]}
+    with stage.http() as client:
+        for params, param in (({"endpoint": "responses"}, "input[0].content"), ({"endpoint": "chats"}, "endpoint")):
+            answer = client.post("/v1/router/explain", json=wrong, params=params)
+            assert (answer.status_code, answer.json()["error"]["param"]) == (400, param)
+
+
 def test_explain_refuses_what_chat_refuses(stage):
     pair(stage)
     refused: list[dict[str, Any]] = [
