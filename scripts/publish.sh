@@ -1,16 +1,17 @@
 #!/usr/bin/env bash
-# Publishes the app of a deployment: scripts/publish.sh [--func] RESOURCE_GROUP [DEPLOYMENT]
+# Publishes the app of a deployment: scripts/publish.sh [--func | --built] RESOURCE_GROUP [DEPLOYMENT]
 # DEPLOYMENT is the name that `az deployment group create` gave it, main unless said. Needs: az (signed in), curl, and
-# python3 or, with --func, Azure Functions Core Tools. Either way the package is built in Azure and holds the same files.
+# python3 or, with --func, Azure Functions Core Tools. Either way the package is built in Azure and holds the same files;
+# with --built it is built here, by Python 3.13, for when Azure takes longer than it allows itself.
 set -euo pipefail
 
-tool=az
-if [[ ${1:-} == --func ]]; then
-  tool=func
+way=az
+if [[ ${1:-} == --func || ${1:-} == --built ]]; then
+  way=${1#--}
   shift
 fi
 if (($# < 1 || $# > 2)) || [[ $1 == -* ]]; then
-  echo "usage: scripts/publish.sh [--func] RESOURCE_GROUP [DEPLOYMENT]" >&2
+  echo "usage: scripts/publish.sh [--func | --built] RESOURCE_GROUP [DEPLOYMENT]" >&2
   exit 2
 fi
 group=$1
@@ -30,13 +31,20 @@ fi
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-[[ $tool == func ]] || python3 -m scripts.package "$work/router.zip"
+remote=true
+case $way in
+  az) python3 -m scripts.package "$work/router.zip" ;;
+  built)
+    "${PYTHON:-python3.13}" -m scripts.package --built "$work/router.zip"
+    remote=false
+    ;;
+esac
 
 hand_over() {
-  if [[ $tool == func ]]; then
+  if [[ $way == func ]]; then
     func azure functionapp publish "$app" --python --build remote
   else
-    az functionapp deployment source config-zip --resource-group "$group" --name "$app" --src "$work/router.zip" --build-remote true
+    az functionapp deployment source config-zip --resource-group "$group" --name "$app" --src "$work/router.zip" --build-remote "$remote"
   fi
 }
 

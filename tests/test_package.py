@@ -94,6 +94,24 @@ def test_the_published_app_answers_in_a_clean_environment_through_the_real_worke
     assert [file for file in told["from"] if not Path(file).is_relative_to(folder)] == []
 
 
+def test_a_built_package_has_the_libraries_where_the_host_looks_for_them(tmp_path):
+    wheel = tmp_path / "lib_of_ours-1.0-cp313-cp313-manylinux_2_28_x86_64.whl"
+    info = "lib_of_ours-1.0.dist-info"
+    with zipfile.ZipFile(wheel, "w") as packed:
+        packed.writestr("lib_of_ours.py", "ANSWER = 42")
+        packed.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\nName: lib-of-ours\nVersion: 1.0\n")
+        packed.writestr(
+            f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: false\nTag: cp313-cp313-manylinux_2_28_x86_64\n"
+        )
+        packed.writestr(f"{info}/RECORD", "")
+    (tmp_path / "requirements.txt").write_text(f"{wheel}\n")
+    package.install(tmp_path / "requirements.txt", tmp_path / "libraries")
+    package.write(tmp_path / "router.zip", libraries=tmp_path / "libraries")
+    with zipfile.ZipFile(tmp_path / "router.zip") as packed:
+        assert packed.read(".python_packages/lib/site-packages/lib_of_ours.py") == b"ANSWER = 42"
+        assert "function_app.py" in packed.namelist()
+
+
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     for name in (
@@ -142,6 +160,10 @@ case "$*" in
       exit 1
     fi ;;
 esac
+"""
+PYTHON = """#!/usr/bin/env bash
+echo "python $*" >> "$ASKED"
+exec python3 -m zipfile --create "${@: -1}" /dev/null
 """
 FUNC = """#!/usr/bin/env bash
 echo "func $* in $PWD" >> "$ASKED"
@@ -197,6 +219,16 @@ def test_publishing_gives_up_in_the_end_and_at_once_for_another_reason(tmp_path,
     assert sum("config-zip" in line for line in asked) == tries
 
 
+def test_a_package_that_is_built_here_is_not_built_there(tmp_path):
+    (tmp_path / "python3.13").write_text(PYTHON)
+    (tmp_path / "python3.13").chmod(0o755)
+    done, asked = publish(tmp_path, "llm-router-x", "--built", "group")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert next(line for line in asked if line.startswith("python")).startswith("python -m scripts.package --built /")
+    [handed] = [line for line in asked if "config-zip" in line]
+    assert handed.endswith(".zip --build-remote false")
+
+
 def test_core_tools_publish_the_same_folder_to_be_built_there(tmp_path):
     done, asked = publish(tmp_path, "llm-router-x", "--func", "group")
     assert (done.returncode, done.stderr, done.stdout) == (0, "", "https://router.example.com serves.\n")
@@ -216,4 +248,4 @@ def test_publishing_without_a_deployment_says_what_to_do(tmp_path):
 def test_publishing_without_a_group_says_how_to_use_it(tmp_path, arguments):
     done, asked = publish(tmp_path, "", *arguments)
     assert (done.returncode, asked) == (2, [])
-    assert done.stderr.startswith("usage: scripts/publish.sh [--func] RESOURCE_GROUP")
+    assert done.stderr.startswith("usage: scripts/publish.sh [--func | --built] RESOURCE_GROUP")
