@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import errno
 import importlib
 import inspect
 import json
@@ -36,7 +35,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from local.processes import LOOPBACK
+from local.processes import a_port, listen
 from local.route_table import RouteError, RouteTable
 
 Endpoint = Callable[[Scope, Receive, Send], Awaitable[None]]
@@ -241,32 +240,6 @@ async def serving(
     finally:
         server.should_exit = True
         await task
-
-
-def a_port(text: str) -> int:
-    """A port out of a command line. Raises argparse.ArgumentTypeError."""
-    if not text.isdecimal() or int(text) > 65_535:
-        raise argparse.ArgumentTypeError(f"{text!r} is no port; ports are 0 (any) to 65535")
-    return int(text)
-
-
-def listen(port: int, reuse: bool = False) -> socket.socket:
-    """A socket on the loopback `port` (0: any). SystemExit, naming the port, when it cannot be had."""
-    # The protocol has to be named: without it asyncio leaves Nagle on, and each answer waits 40 ms for an ACK.
-    sock = socket.socket(proto=socket.IPPROTO_TCP)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    if reuse:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    try:
-        sock.bind((LOOPBACK, port))
-        sock.listen(2048)
-    except OSError as error:
-        sock.close()
-        taken = error.errno == errno.EADDRINUSE
-        reason = "is taken by another process" if taken else f"cannot be had: {error.strerror}"
-        other = port + 1 if 1024 <= port < 65_535 else 7071
-        raise SystemExit(f"Port {port} {reason}. Choose another one: PORT={other}") from None
-    return sock
 
 
 def address(sock: socket.socket) -> str:

@@ -10,11 +10,11 @@ the state; without it the state is in memory.
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
 import os
 import shlex
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -23,8 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from local import azurite, processes
-from local.host import AppError, Host, a_port, build, listen, serve_until_signalled
-from local.route_table import RouteError
+from local.processes import a_port, listen
 
 ROOT = Path(__file__).resolve().parent.parent
 DEV_ROUTES = ROOT / "local" / "routes.dev.toml"
@@ -86,18 +85,30 @@ def main() -> None:
     with ExitStack() as running:
         started = _start(running, with_stand_ins=options.routes is None)
         os.environ |= {"ROUTER_CONFIG": str(routes), **_environment(started)}
-        app = _app()
-        entrance = _entrance(routes)
-        for service in started:
-            service.ready()
+        _serve(sock, routes, started, came)
 
-        def listening(url: str) -> None:
-            if came:
-                signal.raise_signal(came[0])  # again, for the loop that listens to signals from here on
-            else:
-                print(_greeting(url, started, entrance), flush=True)
 
-        asyncio.run(serve_until_signalled(app, sock, listening))
+def _serve(sock: socket.socket, routes: Path, started: list[azurite.Azurite | StandIns], came: list[int]) -> None:
+    import asyncio  # the host and the app take a second to import, in which Azurite and the stand-ins start
+
+    from local.host import AppError, build, serve_until_signalled
+    from local.route_table import RouteError
+
+    try:
+        app = build(ROOT)
+    except (AppError, RouteError) as error:
+        raise SystemExit(f"The function app cannot be served: {error}") from None
+    entrance = _entrance(routes)
+    for service in started:
+        service.ready()
+
+    def listening(url: str) -> None:
+        if came:
+            signal.raise_signal(came[0])  # again, for the server that hears the signals from here on
+        else:
+            print(_greeting(url, started, entrance), flush=True)
+
+    asyncio.run(serve_until_signalled(app, sock, listening))
 
 
 def _noted_signals() -> list[int]:
@@ -138,16 +149,9 @@ def _environment(started: list[azurite.Azurite | StandIns]) -> dict[str, str]:
     return environment
 
 
-def _app() -> Host:
-    try:
-        return build(ROOT)
-    except (AppError, RouteError) as error:
-        raise SystemExit(f"The function app cannot be served: {error}") from None
-
-
 def _entrance(routes: Path) -> Entrance:
     """The first caller whose key is an app setting; one that is not set gets the development key."""
-    from routing import config  # loaded with the app by now, and not before Azurite and the stand-ins were started
+    from routing import config  # as late as the app
     from routing.errors import Misconfigured
 
     try:

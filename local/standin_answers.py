@@ -105,7 +105,7 @@ def _wanted(names: tuple[str, ...], request: Mapping[str, Any]) -> tuple[str, ..
         chosen = choice.get("function", {}).get("name")
         return (chosen,) if chosen in names else names[:1]
     heard = last_user_text(messages)
-    if named := tuple(name for name in names if name in heard):
+    if named := tuple(name for name in names if re.search(rf"\b{re.escape(name)}\b", heard)):
         return named
     if re.search(r"\btools\b", heard):
         return names

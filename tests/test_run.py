@@ -20,7 +20,6 @@ import pytest
 
 from local import azurite as azurite_service
 from local import processes
-from local.host import listen
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -195,7 +194,7 @@ def test_a_port_that_may_not_be_had_is_named(monkeypatch):
 
     monkeypatch.setattr(socket.socket, "bind", forbidden)
     with pytest.raises(SystemExit, match=r"Port 80 cannot be had: Permission denied\. Choose another one: PORT=7071"):
-        listen(80)
+        processes.listen(80)
 
 
 def test_ctrl_c_while_things_still_start_is_no_accident():
