@@ -7,11 +7,12 @@ import logging
 import math
 from collections.abc import Mapping
 from dataclasses import asdict
+from datetime import UTC, datetime
 from itertools import islice
 from typing import Annotated, Any, Literal
 from urllib.parse import unquote
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import to_json
 from starlette.requests import Request
 from starlette.responses import Response
@@ -33,15 +34,31 @@ _log = logging.getLogger(__name__)
 AT_ONCE = 50  # decisions turned into JSON before other requests get their turn
 
 
+def _moment(value: Any) -> Any:
+    """Epoch seconds of a time in ISO 8601, UTC unless it says otherwise; numbers are those already."""
+    try:
+        return float(value)
+    except ValueError:
+        pass
+    try:
+        time = datetime.fromisoformat(value)
+        return (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError):
+        raise ValueError("must be epoch seconds, or a time such as 2026-01-31T12:00:00Z") from None
+
+
+Moment = Annotated[float, BeforeValidator(_moment)]
+
+
 class DecisionQuery(BaseModel):
-    """What of the decisions to list. `since` and `until` are in epoch seconds, and both are part of it."""
+    """What of the decisions to list. `since` and `until` are times, and both are part of it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     caller: str | None = None
     route: str | None = None
-    since: float | None = Field(default=None, ge=0, allow_inf_nan=False)
-    until: float = Field(default=math.inf, ge=0)
+    since: Moment | None = Field(default=None, ge=0, allow_inf_nan=False)
+    until: Moment = Field(default=math.inf, ge=0)
     after: str | None = Field(default=None, pattern=r"^dec_[0-9a-f]{32}$")  # the last one of the page before
     limit: int = Field(default=100, ge=1, le=10_000)
     format: Literal["json", "jsonl"] = "json"
@@ -109,7 +126,8 @@ async def decision(app: App, request: Request, request_id: str) -> Response:
 async def decisions(app: App, request: Request, request_id: str) -> Response:
     """`GET /v1/router/decisions`: of all instances, newest first, as a list or (`format=jsonl`) a line each."""
     caller = await app.callers.authenticate(request.headers)
-    wanted = validated(DecisionQuery.model_validate, dict(request.query_params))
+    given = {name: value for name, value in request.query_params.items() if value}
+    wanted = validated(DecisionQuery.model_validate, given)
     if caller.role != "admin":
         wanted = wanted.model_copy(update={"caller": caller.name})
     listed, complete = await _listed(app, wanted)

@@ -10,6 +10,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -350,6 +351,30 @@ def test_callers_see_their_own_and_admins_all_also_of_other_instances(desk: Desk
     assert desk.get(f"/v1/router/decisions/{name}", admin=True).status_code == 200
     assert desk.get("/v1/router/decisions").json()["data"] == []
     assert len(desk.get("/v1/router/decisions?caller=kim", admin=True).json()["data"]) == 1
+
+
+def test_times_are_numbers_or_written_out_and_what_is_empty_is_left_out(desk: Desk):
+    at = desk.get(f"/v1/router/decisions/{desk.stage.ask().headers['x-router-decision-id']}").json()["at"]
+    before, after = (datetime.fromtimestamp(at + seconds, UTC).isoformat() for seconds in (-60, 60))
+    naive = before.removesuffix("+00:00")
+    cases = {
+        "caller=&route=&since=&limit=": 1,
+        f"since={quote(before)}": 1,
+        f"since={naive}&until={quote(after)}": 1,
+        f"since={quote(after)}": 0,
+        f"until={at - 60}": 0,
+        f"since={at}&until={at}": 1,
+    }
+    found = {query: len(desk.get(f"/v1/router/decisions?{query}").json()["data"]) for query in cases}
+    assert found == cases
+
+
+@pytest.mark.parametrize(
+    "query", ["since=yesterday", "since=nan", "until=nan", "since=-1", "since=0001-01-01", "limit=0"]
+)
+def test_a_query_that_makes_no_sense_is_refused_naming_the_place(desk: Desk, query: str):
+    answer = desk.get(f"/v1/router/decisions?{query}")
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, query.partition("=")[0])
 
 
 def test_a_decision_that_nobody_made_is_404(desk: Desk):
