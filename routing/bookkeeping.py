@@ -27,6 +27,7 @@ SLOW = 3.0  # seconds that a turn may take on a busy machine
 FORGOTTEN = 3_600.0  # seconds after which the word of an instance that crashed is removed
 MOST_DAYS = 400  # in one answer
 AT_ONCE = 4  # rows written at the same time
+LAG_FADES = 0.8  # from turn to turn, of the longest lag seen
 HURRY = 0.2  # seconds between two turns of a process that is about to end
 _log = logging.getLogger(__name__)
 
@@ -52,6 +53,7 @@ class Bookkeeping:
         self._hurried = asyncio.Event()
         self._closed = self._telling = False
         self._failures = 0
+        self._began: float | None = None  # the last turn, if it went well and there was no rest since
         self._task: asyncio.Task[None] | None = None
         ledger.changed = self.touch
 
@@ -79,18 +81,30 @@ class Bookkeeping:
 
     async def step(self) -> None:
         """One turn. Whatever goes wrong is tried again at the next one."""
+        began = self._clock()
         try:
             async with asyncio.timeout(self._settings.store_timeout_seconds):
-                at, word = self._clock(), self._ledger.word(self._clock())
+                at, word = began, self._ledger.word(began)
                 await self._write()
                 if self._ledger.rules.shared:
                     await self._tell(word, at)
                     await self._hear()
             self._failures = 0
+            self._measure(began)
         except Exception as error:  # whatever an adapter raises, requests go on
-            self._failures += 1
+            self._failures, self._began = self._failures + 1, None
             _log.log(logging.WARNING if self._failures == 1 else logging.DEBUG, "Usage is not shared: %s", error)
         self.tried.set()
+
+    def _measure(self, began: float) -> None:
+        """Tells the ledger how long a word takes to be heard: our own turn, and one of the others with its pause.
+
+        A busy machine or a slow store makes theirs as late as ours.
+        """
+        ended, before = self._clock(), self._began
+        self._began = began
+        if before is not None:
+            self._ledger.lag = max(2 * ended - began - before, LAG_FADES * self._ledger.lag)
 
     async def usage(self, days: list[str]) -> tuple[list[Line], bool]:
         """The lines of all instances for these days, and whether the store gave its part of them."""
@@ -150,7 +164,7 @@ class Bookkeeping:
         if self._telling:
             with suppress(Exception):
                 await self._limited(self._rows.drop(LIVING, self.holder))
-        self._telling = False
+        self._telling, self._began = False, None
         self._ledger.instances.silent()
         await self._wake.wait()
 

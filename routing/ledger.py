@@ -71,6 +71,7 @@ class Ledger:
         self._watched = {*rules.callers, *(name for budget in rules.budgets for name in budget.members)}
         self._budgets = {name: [each for each in rules.budgets if name in each.members] for name in self._watched}
         self._warned: set[tuple[str, float]] = set()
+        self.lag = 0.0  # seconds that a word lately took to be heard, as the bookkeeping sees it
         self.changed: Callable[[], None] = _nothing  # told of every request, at its beginning and its end
 
     @property
@@ -78,9 +79,14 @@ class Ledger:
         """Seconds between two words of an instance at most; longer in large fleets, where all read all."""
         return max(self._settings.flush_seconds, min(60.0, self.instances.known() ** 2 / 1500))
 
+    @property
+    def horizon(self) -> float:
+        """Seconds after which a word has been heard by all: two cycles, more where turns are late or take long."""
+        return max(2 * self.cycle, self.lag)
+
     def fleet(self) -> int:
         """How many instances share the limits."""
-        return self.instances.size(self._clock(), 2 * self.cycle)
+        return self.instances.size(self._clock(), self.horizon)
 
     # What requests call.
 
@@ -220,7 +226,7 @@ class Ledger:
     def _cut_off(self) -> bool:
         """The others have not been heard for long: this one keeps to its share."""
         heard = self.instances.heard_at
-        return heard is not None and self._clock() - heard > 4 * self.cycle
+        return heard is not None and self._clock() - heard > 2 * self.horizon
 
     def _take(self, kind: str, name: str, limit: Limit, amount: float, now: float) -> None:
         rate = self._rate(kind, limit)
@@ -239,7 +245,7 @@ class Ledger:
         return 0.0 if fits else self.cycle
 
     def _unheard(self, caller: str, now: float) -> Use:
-        return self.instances.unheard(caller, self._uses.get(caller, NOTHING), now, 2 * self.cycle)
+        return self.instances.unheard(caller, self._uses.get(caller, NOTHING), now, self.horizon)
 
     def _headers(self, caller: str, now: float) -> dict[str, str]:
         rules = self.rules.callers.get(caller, CallerLimits())
@@ -269,7 +275,7 @@ class Ledger:
     def _claim(self, budget: Budget, amount: float, left: float, now: float) -> Claim:
         unheard = sum(self._unheard(member, now).spent for member in budget.members)
         reserved = sum(self._uses.get(member, NOTHING).reserved for member in budget.members)
-        fleet = self.instances.size(now, 2 * self.cycle, cautious=True)
+        fleet = self.instances.size(now, self.horizon, cautious=True)
         return Claim(amount, left, unheard, fleet, alone=reserved <= 0)
 
     def _over(self, budget: Budget, window: Window, wanted: float, left: float) -> LimitExceeded:

@@ -271,6 +271,31 @@ class TestTogether:
             await fleet.turn(1, 1.0) if spent % 200_000 == 0 else None
         assert 1_000_000 - 4 * 10_000 <= spent <= 1_000_000 + 4 * 10_000
 
+    async def test_where_turns_are_late_less_is_given_out_before_the_others_have_heard_of_it(self, clock: Clock):
+        fleet = Fleet(budget(), clock, 2)
+        await fleet.turn(4)
+        assert [ledger.horizon for ledger in fleet.ledgers] == [4.0, 4.0]
+        await fleet.turn(2, seconds=7.0)
+        assert [ledger.horizon for ledger in fleet.ledgers] == [7.0, 7.0]
+        one = fleet.ledgers[0]
+        pay(one, 600_000)
+        await fleet.turn(1, seconds=6.0)
+        with pytest.raises(LimitExceeded):  # the other may have had its turn just before this word
+            pay(one, 200_000)
+        await fleet.turn(1, seconds=6.0)
+        pay(one, 200_000)
+        await fleet.turn(20)
+        assert [ledger.horizon for ledger in fleet.ledgers] == [4.0, 4.0]
+
+    async def test_a_store_that_is_away_is_no_reason_to_believe_it_slow(self, clock: Clock):
+        fleet = Fleet(budget(), clock, 2)
+        await fleet.turn(4)
+        fleet.rows.here = False
+        await fleet.turn(3, seconds=60.0)
+        fleet.rows.here = True
+        await fleet.turn(2)
+        assert [ledger.horizon for ledger in fleet.ledgers] == [4.0, 4.0]
+
     async def test_an_instance_that_knows_nothing_yet_spends_a_hundredth(self, clock: Clock):
         ledger, books = Fleet(budget(1.0), clock, 1).members[0]
         pay(ledger, 9_000)
