@@ -189,7 +189,7 @@ def _output(request: Mapping[str, Any]) -> Iterator[str]:
 _INSIDE = ("$defs", "definitions", "properties")
 _KEYWORDS = frozenset(
     {"$ref", "additionalProperties", "allOf", "anyOf", "const", "description", "enum", "items", "required", "title"}
-    | {"type", *_INSIDE}
+    | {"$schema", "type", *_INSIDE}
 )
 
 

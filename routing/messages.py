@@ -109,7 +109,7 @@ def _content(said: Said, *, thinking: bool) -> Iterator[dict[str, Any]]:
     if said.thought and thinking:
         yield {"type": "thinking", "thinking": said.thought, "signature": UNSIGNED}
     if said.text:
-        yield {"type": "text", "text": said.text, "citations": None}
+        yield {"type": "text", "text": said.text}
     calls = Calls()
     for fragment in said.calls:
         call, _ = calls.take(fragment)

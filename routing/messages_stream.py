@@ -78,7 +78,7 @@ class MessageEvents(Translation):
     def _add(self, kind: str, delta: dict[str, Any]) -> None:
         """To the last block when it is of that kind, else to a new one."""
         if not self._blocks or self._blocks[-1].start["type"] != kind:
-            empty = {"thinking": "", "signature": ""} if kind == "thinking" else {"text": "", "citations": None}
+            empty = {"thinking": "", "signature": ""} if kind == "thinking" else {"text": ""}
             self._open(_Block({"type": kind, **empty}))
         self._write(self._blocks[-1], delta)
 

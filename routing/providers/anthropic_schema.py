@@ -17,7 +17,9 @@ from routing.providers.anthropic_messages import refusal
 
 Schema = Mapping[str, Any]
 
-_PLAIN = frozenset({"$ref", "additionalProperties", "const", "description", "enum", "required", "title", "type"})
+_PLAIN = frozenset(
+    {"$ref", "$schema", "additionalProperties", "const", "description", "enum", "required", "title", "type"}
+)
 _BY_NAME = frozenset({"$defs", "definitions", "properties"})
 # Keyword -> the values with which it may be said.
 _TAKEN: Mapping[str, tuple[Any, ...]] = {

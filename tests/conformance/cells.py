@@ -24,7 +24,7 @@ class Client:
 class Exemption:
     """Cells that are not a plain yes. `says` is what the error tells, and "" where the client itself lacks the call.
 
-    With `offered` the cell is a yes under the condition that `reason` names, with `fails` a fault that is known.
+    With `offered` the cell is a yes under the condition that `reason` names.
     """
 
     reason: str
@@ -32,7 +32,6 @@ class Exemption:
     client: str | None = None
     provider: str | None = None
     offered: bool = False
-    fails: bool = False
     says: str = ""
 
     def covers(self, client: str, feature: str, provider: str) -> bool:
@@ -59,11 +58,15 @@ class Cell:
 
 CLIENTS = {
     "openai-python": Client("OpenAI SDK for Python", "openai", "requirements-dev.txt", "/v1"),
+    "responses-python": Client("OpenAI SDK for Python, `responses`", "openai", "requirements-dev.txt", "/v1/responses"),
     "anthropic-python": Client("Anthropic SDK for Python", "anthropic", "requirements-dev.txt", "/v1/messages"),
     "openai-node": Client("OpenAI SDK for Node", "openai", "package.json", "/v1"),
     "langchain": Client("LangChain, `ChatOpenAI`", "langchain-openai", "requirements-dev.txt", "/v1"),
     "ai-sdk": Client("Vercel AI SDK, `createOpenAICompatible`", "@ai-sdk/openai-compatible", "package.json", "/v1"),
+    "ai-sdk-openai": Client("Vercel AI SDK, `createOpenAI`", "@ai-sdk/openai", "package.json", "/v1/responses"),
+    "ai-sdk-anthropic": Client("Vercel AI SDK, `createAnthropic`", "@ai-sdk/anthropic", "package.json", "/v1/messages"),
 }
+AI_SDKS = [name for name in CLIENTS if name.startswith("ai-sdk")]
 PROVIDERS = {
     "openai": "OpenAI",
     "azure_openai": "Azure OpenAI, v1",
@@ -87,10 +90,20 @@ FEATURES = {
     "retries": "The client's retries do not multiply the router's",
 }
 EXEMPTIONS = (
+    *(
+        Exemption(
+            "The SDK has no embeddings, as Anthropic has none. Ask `/v1/embeddings` with another client.",
+            feature="embeddings",
+            client=client,
+        )
+        for client in ("anthropic-python", "ai-sdk-anthropic")
+    ),
     Exemption(
-        "The SDK has no embeddings, as Anthropic has none. Ask `/v1/embeddings` with another client.",
-        feature="embeddings",
-        client="anthropic-python",
+        'With `structuredOutputMode: "outputFormat"`: the AI SDK forces a tool for a model of another name '
+        "instead, which Ollama does not heed.",
+        feature="structured",
+        client="ai-sdk-anthropic",
+        offered=True,
     ),
     Exemption(
         "Anthropic has no embeddings. The router answers 400 `no_suitable_target`.",
@@ -98,12 +111,15 @@ EXEMPTIONS = (
         provider="anthropic",
         says="lacks embeddings",
     ),
-    Exemption(
-        "With `maxRetries: 0`: the AI SDK does not heed `x-should-retry: false`, so its own retries would start the "
-        "router's anew.",
-        feature="retries",
-        client="ai-sdk",
-        offered=True,
+    *(
+        Exemption(
+            "With `maxRetries: 0`: the AI SDK does not heed `x-should-retry: false`, so its own retries would start "
+            "the router's anew.",
+            feature="retries",
+            client=client,
+            offered=True,
+        )
+        for client in AI_SDKS
     ),
 )
 

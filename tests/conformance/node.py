@@ -26,7 +26,7 @@ def unavailable() -> str | None:
     """Why Node's clients cannot run here and what to do about it, or None when they can."""
     if not shutil.which("node"):
         return "node is not installed (install nodejs and npm, then run make setup)"
-    if not all((ROOT / "node_modules" / name).exists() for name in ("openai", "ai")):
+    if not all((ROOT / "node_modules" / name).exists() for name in ("openai", "ai", "@ai-sdk/openai")):
         return "the clients for Node are not installed (install npm, then run make setup)"
     return None
 

@@ -1,11 +1,15 @@
 // The clients of Node: takes jobs as JSON lines on stdin and answers each with one line on stdout.
 import { createInterface } from "node:readline";
+import { createAnthropic } from "@ai-sdk/anthropic";
+import { createOpenAI } from "@ai-sdk/openai";
 import { createOpenAICompatible } from "@ai-sdk/openai-compatible";
 import { embedMany, generateObject, generateText, jsonSchema, stepCountIs, streamText, tool } from "ai";
 import OpenAI from "openai";
 import { zodResponseFormat } from "openai/helpers/zod";
 import { z } from "zod";
 
+console.log = console.info = console.warn = console.error; // stdout is for answers alone
+globalThis.AI_SDK_LOG_WARNINGS = (warned) => console.error(JSON.stringify(warned));
 const TIMEOUT = 10_000; // milliseconds
 const Invoice = z.object({ number: z.number().int(), lines: z.array(z.string()), paid: z.boolean() });
 
@@ -67,11 +71,17 @@ const openaiJobs = {
 
 // --- the AI SDK
 
-const compatible = (url, job) =>
-  createOpenAICompatible({ name: "router", baseURL: `${url}/v1`, apiKey: job.key, supportsStructuredOutputs: true });
+const providers = {
+  "ai-sdk": createOpenAICompatible,
+  "ai-sdk-openai": createOpenAI, // by itself it speaks Responses
+  "ai-sdk-anthropic": createAnthropic,
+};
+
+const provided = (client, url, job) =>
+  providers[client]({ name: "router", baseURL: `${url}/v1`, apiKey: job.key, supportsStructuredOutputs: true });
 
 const asking = (provider, job) => ({
-  model: provider.chatModel(job.model),
+  model: provider.languageModel(job.model),
   maxRetries: job.retries,
   abortSignal: AbortSignal.timeout(TIMEOUT),
 });
@@ -105,7 +115,9 @@ const aiJobs = {
     return { text: await answer.text, calls: first.toolCalls.map((call) => [call.toolName, call.input]) };
   },
   async structured(provider, job) {
-    const answer = await generateObject({ ...asking(provider, job), prompt: job.text, schema: Invoice });
+    const providerOptions = { anthropic: { structuredOutputMode: "outputFormat" } };
+    const asked = { ...asking(provider, job), prompt: job.text, schema: Invoice, providerOptions };
+    const answer = await generateObject(asked);
     return { parsed: answer.object };
   },
   async image(provider, job, words) {
@@ -139,13 +151,14 @@ function trouble(error) {
     status: error.status ?? error.statusCode ?? 0,
     message: error.message,
     retry_after: header(headers, "retry-after"),
+    lacks: error.name === "AI_NoSuchModelError",
   };
 }
 
 async function done({ client, url, job, words }) {
   try {
     if (client === "openai-node") return await openaiJobs[job.do](openai(url, job), job, words);
-    return await aiJobs[job.do](compatible(url, job), job, words);
+    return await aiJobs[job.do](provided(client, url, job), job, words);
   } catch (error) {
     return { error: trouble(error) };
   }
