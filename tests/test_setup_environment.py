@@ -49,6 +49,15 @@ def test_a_python_that_is_named_and_will_not_do_is_named_again(project):
     assert (done.returncode, done.stderr) == (1, sentence)
 
 
+def test_a_python_without_venv_says_which_package_is_missing(project):
+    hidden = project / "hidden"
+    hidden.mkdir()
+    (hidden / "ensurepip.py").write_text("raise ImportError('as on a fresh Debian')")
+    done = set_up(project, PYTHON="", PYTHONPATH=str(hidden))
+    assert done.returncode == 1
+    assert "lacks venv and ensurepip (on Debian and Ubuntu: apt-get install python3-venv)" in done.stderr
+
+
 @pytest.mark.parametrize("options", [("PYTHON=/nowhere/python",), ()], ids=["as an option", "in the environment"])
 def test_make_hands_on_which_python_to_use(project, options):
     shutil.copy(ROOT / "Makefile", project)

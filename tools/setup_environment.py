@@ -76,6 +76,8 @@ def best_python() -> tuple[str, tuple[int, int]]:
         if named := os.environ.get("PYTHON"):
             fail(f"PYTHON names {named}, which is no Python 3.11 or newer with venv and ensurepip.")
         own = f"{sys.version_info[0]}.{sys.version_info[1]}"
+        if sys.version_info[:2] >= OLDEST:
+            fail(f"This Python {own} lacks venv and ensurepip (on Debian and Ubuntu: apt-get install python3-venv).")
         fail(f"Python 3.11 or newer is needed, 3.13 preferred; this is {own}. Install one or name it in PYTHON.")
     version = PREFERRED if PREFERRED in found else max(found)
     return found[version], version
