@@ -385,13 +385,13 @@ async def proxied(service: Tables) -> AsyncIterator[Proxy]:
 
 
 class SilentTables:
-    """Takes every request as a table service would, and answers after ten seconds."""
+    """Takes every request as a table service would, and answers none before it is released."""
 
     def __init__(self) -> None:
         self.port = 0
-        self.held: list[tuple[float, float]] = []  # from when to when a caller waited, in epoch seconds
-        self.waiting: list[float] = []  # since when those wait who still do
-        self.answered = 0
+        self.asked = 0
+        self.waiting = 0
+        self.released = asyncio.Event()
 
     @property
     def environment(self) -> Mapping[str, str]:
@@ -401,27 +401,26 @@ class SilentTables:
     async def connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Reads one request, and holds it."""
         await reader.readuntil(b"\r\n\r\n")
-        since = time.time()
-        self.waiting.append(since)
+        self.asked += 1
+        self.waiting += 1
         try:
-            async with asyncio.timeout(10):
-                await reader.read()
-        except TimeoutError:
-            self.answered += 1
+            await self.released.wait()
             writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 12\r\n\r\n")
             writer.write(b'{"value":[]}')
         finally:
-            self.waiting.remove(since)
-            self.held.append((since, time.time()))
+            self.waiting -= 1
             writer.close()
 
 
 @asynccontextmanager
 async def silent_tables() -> AsyncIterator[SilentTables]:
-    """A table service that is there, and answers nobody in time."""
+    """A table service that is there, and answers nobody until it is released."""
     service = SilentTables()
     async with _listening(service.connected) as service.port:
-        yield service
+        try:
+            yield service
+        finally:
+            service.released.set()
 
 
 def table_environment(port: int) -> Mapping[str, str]:
