@@ -62,7 +62,9 @@ class UsageQuery(BaseModel):
 async def usage(app: App, request: Request, request_id: str) -> Response:
     """`GET /v1/router/usage`: callers see their own, admins all. `complete` says whether every instance is in it."""
     caller = await app.callers.authenticate(request.headers)
-    wanted = validated(UsageQuery.model_validate, dict(request.query_params))
+    given = request.query_params
+    listed = {"by": ",".join(given.getlist("by"))} if "by" in given else {}  # `by` may be said more than once
+    wanted = validated(UsageQuery.model_validate, {**given, **listed})
     days = wanted.days(day_of(app.clock()))
     lines, complete = await app.bookkeeping.usage(days)
     rows = summed(_visible(lines, caller, wanted.caller), wanted.by)

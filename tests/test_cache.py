@@ -217,6 +217,23 @@ def test_who_leaves_does_not_take_the_call_of_the_others_along(stage: Stage):
     assert alpha.asked == 1
 
 
+def test_who_leaves_a_stream_does_not_take_it_from_the_others(stage: Stage):
+    alpha = stage.standin(name="alpha", tokens=30, tokens_per_second=10.0)
+    stage.serve(alpha, route={**CACHE, "coalesce": True})
+    body = {**CHAT, "stream": True}
+    with stage.http() as client, client.stream("POST", CHAT_PATH, json=body) as other:
+        with stage.http() as leaving, leaving.stream("POST", CHAT_PATH, json=body) as first:
+            next(first.iter_bytes())
+            pieces = other.iter_bytes()
+            said = next(pieces)
+        alpha.behave(tokens_per_second=None)
+        said += b"".join(pieces)
+    assert events(said.decode())[-1] == "[DONE]"
+    again = stage.ask(stream=True)
+    assert (again.headers["x-router-cache"], again.content) == ("hit", said)
+    assert alpha.asked == 1
+
+
 def test_a_failure_is_told_to_all_and_kept_for_nobody(stage: Stage):
     alpha = stage.standin(name="alpha", fault=Fault("status", status=400))
     stage.serve(alpha, route={**CACHE, "coalesce": True})

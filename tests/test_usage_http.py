@@ -27,7 +27,7 @@ def serve(stage: Stage, *standins: StandIn, caller: Any = None, targets: Any = N
     stage.serve(*standins, callers=callers, targets=priced, **tables)
 
 
-def get(stage: Stage, key: str = KEY, **query: str) -> httpx.Response:
+def get(stage: Stage, key: str = KEY, **query: str | list[str]) -> httpx.Response:
     with stage.http(headers={"authorization": f"Bearer {key}"}) as client:
         return client.get(USAGE, params=query)
 
@@ -159,7 +159,7 @@ def test_usage_adds_up_by_what_is_asked_for(stage: Stage):
     answers = [stage.ask(), stage.ask(model="alpha"), stage.ask(stream=True), stage.ask(router={"task": "planning"})]
     assert {answer.status_code for answer in answers} == {200}
     today = datetime.now(UTC).date().isoformat()
-    told = get(stage, by="route,task,target,day,caller", **{"from": today}).json()
+    told = get(stage, by=["route,task", "target,day,caller"], **{"from": today}).json()
     assert (told["from"], told["to"], told["complete"]) == (today, today, True)
     rows = {(row["route"], row["task"]): row for row in told["data"]}
     assert set(rows) == {("chat", "general"), ("alpha", "general"), ("chat", "planning")}
