@@ -119,8 +119,9 @@ async def _ask(
                 return None
             await asyncio.sleep(move.seconds)
         except BaseException as error:  # the caller left, or we have a bug: no news about the target
-            name = CALLER_LEFT if isinstance(error, asyncio.CancelledError) else type(error).__name__
-            gate.record(leave, Outcome.NEUTRAL, error=name)
+            left = isinstance(error, asyncio.CancelledError)
+            name = CALLER_LEFT if left else type(error).__name__
+            gate.record(leave, Outcome.NEUTRAL, error=None if left else name)
             _add(walk, leave, Outcome.NEUTRAL, _now() - started, name)
             raise
         else:

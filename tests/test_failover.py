@@ -401,7 +401,7 @@ def test_a_caller_who_leaves_says_nothing_about_the_target() -> None:
     gate, targets = Gate(), Targets(a=60.0, b="b")
     error = run(leaving(failover.run(plan_of("ab"), targets, gate, terms()), after=1.0))
     assert error is None
-    assert gate.recorded == [("a", Outcome.NEUTRAL, None, "CallerLeft")]
+    assert gate.recorded == [("a", Outcome.NEUTRAL, None, None)]
     assert targets.order == "a"
 
 

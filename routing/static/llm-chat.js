@@ -193,6 +193,7 @@
       this.#running = null;
       this.#settle(text, asked, bubble, end);
       this.#show(false);
+      if (end.stopped || end.error) this.#log.scrollTop = this.#log.scrollHeight; // the buttons may have taken room
       this.#tell("llm-end", end);
     }
 
