@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Awaitable, Collection, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, TypeVar
 
@@ -49,9 +49,17 @@ class Dialect:
         """All that a caller said: requests with the same may get the same answer."""
         return request.fields
 
-    def suited(self, plan: Plan, speakers: Collection[str]) -> Plan:
-        """The plan without targets that cannot take the request; `speakers` are those that take it as it is."""
-        return plan
+    def speakers(self, providers: Mapping[str, Provider]) -> frozenset[str]:
+        """The targets that take a request as it is; each has its provider in `providers`."""
+        return frozenset(name for name, provider in providers.items() if self.native(provider))
+
+    def suited(self, plan: Plan, providers: Mapping[str, Provider], request: Asking) -> Plan:
+        """The plan without targets whose protocol cannot say the request, as long as there are others."""
+        if not isinstance(request, ChatRequest):
+            return plan
+        mute = {name: provider for name, provider in providers.items() if not self.native(provider)}
+        places = {name: place for name, provider in mute.items() if (place := provider.cannot_say(request))}
+        return _without(plan, places) if places else plan
 
     def error_body(self, error: RouterError, request_id: str) -> dict[str, Any]:
         """The error as this dialect's clients read it."""
@@ -63,6 +71,16 @@ class Dialect:
         """An error after the status was sent, as clients raise it; `delivered` counts the tokens before it."""
         body = {**error.body(), "request_id": request_id, "delivered_tokens": delivered}
         return b"data: " + to_json(body) + b"\n\n"
+
+
+def _without(plan: Plan, places: Mapping[str, str]) -> Plan:
+    """The plan without the targets in `places`, unless nobody were left: then their own refusal says more."""
+    able = tuple(choice for choice in plan.choices if choice.target not in places)
+    if not able and not any(excluded.refused for excluded in plan.exclusions):
+        return plan
+    out = [choice.target for choice in plan.choices if choice.target in places]
+    mute = tuple(Exclusion(name, f"its protocol has no counterpart of {places[name]}") for name in out)
+    return replace(plan, choices=able, exclusions=(*plan.exclusions, *mute))
 
 
 CHAT = Dialect()
@@ -141,8 +159,9 @@ class Foreign(Dialect, ABC):
                     error.provider_body = {**error.provider_body, "param": own, "message": error.message}
             raise
 
-    def suited(self, plan: Plan, speakers: Collection[str]) -> Plan:
+    def suited(self, plan: Plan, providers: Mapping[str, Provider], request: Asking) -> Plan:
         """Raises InvalidRequest when the request rules out every target of the route."""
+        plan, speakers = super().suited(plan, providers, request), self.speakers(providers)
         names = [choice.target for choice in plan.choices] + [excluded.target for excluded in plan.exclusions]
         if (stored := self._translated.stored) and (len(names) != 1 or names[0] not in speakers):
             why = f"refers to what one provider has stored; ask for one target that speaks {self.name}"

@@ -159,7 +159,7 @@ class Router:
     async def count(self, asked: Asked) -> Reply | int:
         """How many tokens the request would read: as its first choice counts them, else an estimate."""
         walk = await self._begin(asked)
-        able = self._speakers(walk.route, asked.dialect)
+        able = asked.dialect.speakers(self._targets(walk.route))
         first = tuple(choice for choice in walk.decision.plan.choices[:1] if choice.target in able)
         try:
             plan = replace(walk.decision.plan, choices=first)
@@ -197,7 +197,7 @@ class Router:
                 task = await self._detector.improve(task, request, route)
         lots = Lots(self._random(), self._random())
         plan, facts = await self._planner.plan(features, route, task, lots, request)
-        plan = asked.dialect.suited(plan, self._speakers(route, asked.dialect))
+        plan = asked.dialect.suited(plan, self._targets(route), request)
         if admission:
             plan = admission.keep_to(plan, facts, self._config.targets)
         else:
@@ -268,9 +268,9 @@ class Router:
             kind = Late if impatient else TooSlow  # one caller's hurry says nothing about the target's health
             raise kind(f"The provider said nothing within {limit:.3g} s.") from None
 
-    def _speakers(self, route: Route, dialect: Dialect) -> frozenset[str]:
-        """The route's targets that take the caller's own protocol."""
-        return frozenset(target.name for target in route.targets if dialect.native(self._provider(target)))
+    def _targets(self, route: Route) -> Mapping[str, Provider]:
+        """The route's targets, each with its provider."""
+        return {target.name: self._provider(target) for target in route.targets}
 
     def _provider(self, target: Target) -> Provider:
         return self._providers[target.provider]

@@ -94,6 +94,36 @@ def test_a_field_without_a_counterpart_is_refused_before_anthropic_is_asked(stag
 
 
 @pytest.mark.parametrize(
+    ("fields", "place"),
+    [
+        pytest.param({"n": 2}, "n", id="several answers"),
+        pytest.param({"logprobs": True}, "logprobs", id="logprobs"),
+        pytest.param({"tools": [TOOLS[0], {"type": "custom", "custom": {"name": "x"}}]}, "tools[1].type", id="tool"),
+    ],
+)
+def test_what_anthropic_has_no_counterpart_of_goes_to_who_has(stage, one, fields, place):
+    two = stage.standin("openai", "two")
+    can = {"supports": ["tools"]}
+    serve(stage, one, two, targets={"one": can, "two": can})
+    answer = stage.ask(**fields)
+    assert (answer.status_code, answer.headers["x-router-target"], one.asked) == (200, "two", 0)
+    assert answer.headers["x-router-attempts"] == "1"
+    with stage.http() as client:
+        plan = client.post("/v1/router/explain", json={**CHAT, **fields}).json()["plan"]
+    (excluded,) = plan["exclusions"]
+    assert excluded["reason"] == f"its protocol has no counterpart of {place}"
+
+
+def test_what_only_an_ill_target_could_say_is_worth_waiting_for(stage, one):
+    two = stage.standin("openai", "two")
+    serve(stage, one, two, route={"retry": ONCE})
+    two.fail(Fault("rate_limited", retry_after=30))
+    assert stage.ask(router={"only": ["two"]}).status_code == 429
+    answer = stage.ask(n=2)
+    assert (answer.status_code, one.asked) == (429, 0)
+
+
+@pytest.mark.parametrize(
     ("fault", "error"),
     [
         (Fault("rate_limited", retry_after=5), openai.RateLimitError),

@@ -14,7 +14,7 @@ from pydantic_core import to_json
 from routing.errors import BadReply, Unauthorized
 from routing.providers.anthropic_native import MessagesWatch, read_count, read_message
 from routing.providers.anthropic_reply import completion, from_error, reply_headers
-from routing.providers.anthropic_request import Options, messages_request
+from routing.providers.anthropic_request import Options, messages_request, unsayable
 from routing.providers.anthropic_stream import AnthropicStream
 from routing.providers.base import Credential, Native, Protocol, Provider, Reply, Stream
 from routing.providers.classify import error_object
@@ -63,6 +63,9 @@ class AnthropicProvider(Provider):
     async def check(self, target: Target) -> None:
         headers = {**self._version, **await self._credential.headers()}
         await self._http.read(await self._accepted(await self._http.get(self._models_url, headers)))
+
+    def cannot_say(self, request: ChatRequest) -> str | None:
+        return next(unsayable(request.fields), None)
 
     def speaks(self, protocol: Protocol) -> bool:
         return protocol in ("messages", "count_tokens")

@@ -94,9 +94,8 @@ class Draft:
 def messages_request(target: Target, request: ChatRequest, options: Options) -> tuple[dict[str, Any], tuple[str, ...]]:
     """The body without `stream`, and the fields left out. Raises BadRequest naming the path of what is refused."""
     fields = {name: value for name, value in request.fields.items() if value is not None}
-    for name, harmless in REFUSED.items():
-        if name in fields and fields[name] not in harmless:
-            raise refusal(name, "has no counterpart in Anthropic's Messages API", code="unsupported_parameter")
+    for place in unsayable(fields):
+        raise refusal(place, "has no counterpart in Anthropic's Messages API", code="unsupported_parameter")
     draft = Draft({"model": target.model})
     _max_tokens(draft, target, request, options)
     system, draft.body["messages"] = conversation(fields["messages"], draft.dropped)
@@ -108,6 +107,20 @@ def messages_request(target: Target, request: ChatRequest, options: Options) -> 
     draft.body |= {name: fields[name] for name in NATIVE if name in fields}
     draft.dropped.extend(_left_out(fields))
     return draft.body, _told(draft.dropped)
+
+
+def unsayable(fields: Fields) -> Iterator[str]:
+    """The places of what another target may take and Anthropic does not, without which the answer would be another."""
+    for name, harmless in REFUSED.items():
+        if fields.get(name) is not None and fields[name] not in harmless:
+            yield name
+    for place, tool in enumerate(_listed(fields.get("tools"))):
+        if isinstance(tool, dict) and isinstance(tool.get("type"), str) and tool["type"] != "function":
+            yield f"tools[{place}].type"
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
 
 
 def _told(dropped: list[str]) -> tuple[str, ...]:
@@ -206,8 +219,7 @@ def _tools(draft: Draft, fields: Fields) -> None:
 
 def _tool(tool: Any, path: str, draft: Draft) -> dict[str, Any]:
     at = Refusing(path)
-    if at.text(tool, "type") != "function":
-        raise refusal(f"{path}.type", "must be function: Anthropic has no counterpart", code="unsupported_parameter")
+    at.text(tool, "type")  # it is "function": `unsayable` has none of the others
     function = at.an_object(tool, "function")
     inside = Refusing(f"{path}.function")
     schema = {"type": "object", "properties": {}, **(inside.maybe_object(function, "parameters") or {})}

@@ -158,6 +158,10 @@ class Provider(ABC):
         """The same as a stream. Raises as `chat` does."""
         raise NotFound("The provider has no text completions.")
 
+    def cannot_say(self, request: ChatRequest) -> str | None:
+        """The first place in the request that the provider's protocol has no counterpart of; None: there is none."""
+        return None
+
     def speaks(self, protocol: Protocol) -> bool:
         """Whether `native`, and `native_stream` where the protocol has streams, take requests in this protocol."""
         return False
