@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from contextlib import aclosing
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -349,6 +351,13 @@ def test_a_field_that_only_nudges_the_answer_is_reported(name):
 )
 def test_a_field_that_asks_for_nothing_is_passed_over(name, value):
     assert translated(**{name: value}) == translated()
+
+
+@pytest.mark.parametrize(("row", "names"), [("refused", REFUSED), ("left out and named", LEFT_OUT)])
+def test_the_page_for_users_names_every_field(row, names):
+    page = (Path(__file__).parent.parent / "docs" / "protocols.md").read_text(encoding="utf-8")
+    (told,) = [line for line in page.splitlines() if line.startswith(f"| {row} |")]
+    assert set(re.findall(r"`(\w+)`", told)) - {"custom"} == set(names)
 
 
 def test_names_that_callers_invent_are_made_fit_for_a_header():
