@@ -81,7 +81,7 @@ class StandIn:
         """Those of them whose caller left before the answer was finished."""
         return [record for record in self._kept if record.cancelled_at is not None]
 
-    async def until(self, true: Callable[[StandIn], bool], seconds: float = 2.0) -> None:
+    async def until(self, true: Callable[[StandIn], bool], seconds: float = 20.0) -> None:
         """Waits until `true(self)`; looks again whenever something happens here. Raises TimeoutError."""
         news = asyncio.Event()
         self._watchers.add(news)

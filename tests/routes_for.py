@@ -119,7 +119,7 @@ class Stage:
         with self.http() as client:
             return client.post(CHAT_PATH, json={**CHAT, **fields})
 
-    def until(self, standin: StandIn, true: Callable[[StandIn], bool], seconds: float = 2.0) -> None:
+    def until(self, standin: StandIn, true: Callable[[StandIn], bool], seconds: float = 20.0) -> None:
         """Waits until `true(standin)`. Raises TimeoutError."""
         self._loop.run(standin.until(true, seconds))
 

@@ -295,7 +295,7 @@ class Desk:
             return client.get(path)
 
     def until(self, path: str, status: int = 200) -> Any:
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while (answer := self.get(path)).status_code != status:
             assert time.monotonic() < deadline, answer.text
             time.sleep(0.02)
