@@ -110,7 +110,7 @@ def parse(text: str, environment: Mapping[str, str], name: str = "routes.toml") 
         file, errors = RoutesFile(), [refusal(problem) for problem in error.errors(include_url=False)]
     if errors := [*unset, *errors, *dangling(raw)]:
         raise Misconfigured(errors)
-    loaded = _config(file)
+    loaded = _config(_without_disabled(file))
     if errors := list(hopeless(loaded.targets, dict(_answering(loaded)))):
         raise Misconfigured(errors)
     return loaded
@@ -123,6 +123,10 @@ def schema() -> dict[str, Any]:
         **RoutesFile.model_json_schema(),
         "title": "Routes file of the LLM router",
     }
+
+
+def _without_disabled(file: RoutesFile) -> RoutesFile:
+    return file.model_copy(update={"targets": {name: each for name, each in file.targets.items() if each.enabled}})
 
 
 def _config(file: RoutesFile) -> Config:
@@ -178,7 +182,7 @@ def _target(name: str, settings: TargetSettings) -> Target:
 
 
 def _route(name: str, settings: RouteSettings, targets: Mapping[str, Target]) -> Route:
-    members = tuple(targets[member] for member in settings.targets)
+    members = tuple(targets[member] for member in settings.targets if member in targets)  # the others are disabled
     groups = {group: _overridden(name, settings, each, targets) for group, each in settings.groups.items()}
     callers = {caller: _overridden(name, settings, each, targets) for caller, each in settings.callers.items()}
     return Route(name, members, settings, groups, callers)

@@ -93,10 +93,38 @@ def dangling(raw: Mapping[str, Any]) -> Iterator[str]:
         yield from _unknown(_path("aliases", alias), name, "route or target", {**routes, **targets})
         if alias in routes or alias in targets:
             yield f"{_path('aliases', alias)}: a route or target has the same name"
+    yield from _disabled(raw)
     yield from _embeddings(raw)
     yield from _dangling_callers(raw)
     yield from _dangling_overrides(raw)
     yield from _shared_keys(raw)
+
+
+def _disabled(raw: Mapping[str, Any]) -> Iterator[str]:
+    """What leads to disabled targets and to nobody else."""
+    off = {name for name, target in _tables(raw, "targets") if target.get("enabled") is False}
+    for name, route in _tables(raw, "routes"):
+        yield from _all_disabled(route, off, "routes", name)
+        for kind in ("groups", "callers"):
+            for whom, override in _tables(route, kind):
+                yield from _all_disabled(override, off, "routes", name, kind, whom)
+        yield from _is_disabled(_table(route, "detector").get("ask"), off, "routes", name, "detector", "ask")
+    for alias, name in _table(raw, "aliases").items():
+        yield from _is_disabled(name, off, "aliases", alias)
+    for caller, table in _tables(raw, "callers"):
+        for place, listed in enumerate(_list(table.get("routes"))):
+            yield from _is_disabled(listed, off, "callers", caller, "routes", place)
+
+
+def _all_disabled(table: Mapping[str, Any], off: set[str], *steps: str) -> Iterator[str]:
+    members = [member for member in _list(table.get("targets")) if isinstance(member, str)]
+    if members and off.issuperset(members):
+        yield f"{_path(*steps, 'targets')}: all of them are disabled; the route could never answer"
+
+
+def _is_disabled(name: Any, off: set[str], *steps: int | str) -> Iterator[str]:
+    if isinstance(name, str) and name in off:
+        yield f'{_path(*steps)}: the target "{name}" is disabled'
 
 
 def _embeddings(raw: Mapping[str, Any]) -> Iterator[str]:

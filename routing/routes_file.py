@@ -54,6 +54,7 @@ class TargetSettings(Settings):
 
     provider: str
     model: str = Field(min_length=1)
+    enabled: bool = True  # false: as if it were not in the file, while the lists that name it may stay as they are
     context: int | None = Field(default=None, ge=1)
     max_output: int | None = Field(default=None, ge=1)
     supports: list[Feature] = ["tools", "json_schema"]

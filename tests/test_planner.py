@@ -695,6 +695,31 @@ HOPELESS = [
     ),
 ]
 
+OFF = "[targets.off]\nprovider = 'p'\nmodel = 'm'\nenabled = false\n"
+HOPELESS += [
+    (
+        "a route of disabled targets",
+        OFF + "[routes.r]\ntargets = ['off']",
+        "routes.r.targets: all of them are disabled; the route could never answer",
+    ),
+    (
+        "a group's own targets, all disabled",
+        OFF + "[routes.r]\ntargets = ['large', 'off']\ngroups = { research = { targets = ['off'] } }",
+        "routes.r.groups.research.targets: all of them are disabled",
+    ),
+    (
+        "a detector that asks a disabled target",
+        OFF + "[routes.r]\ntargets = ['large']\ndetector = { ask = 'off' }",
+        'routes.r.detector.ask: the target "off" is disabled',
+    ),
+    ("an alias of a disabled target", OFF + "[aliases]\nx = 'off'", 'aliases.x: the target "off" is disabled'),
+    (
+        "a caller's disabled target",
+        OFF + "[callers.tim]\nkey = 'env:TIM'\nroutes = ['auto', 'off']",
+        'callers.tim.routes[1]: the target "off" is disabled',
+    ),
+]
+
 
 @pytest.mark.parametrize(("more", "problem"), [case[1:] for case in HOPELESS], ids=[case[0] for case in HOPELESS])
 def test_what_could_never_answer_is_refused_with_its_path(more, problem):
@@ -702,6 +727,15 @@ def test_what_could_never_answer_is_refused_with_its_path(more, problem):
         config.parse(f"{ROUTES}\n{more}", {})
     (found,) = caught.value.errors
     assert found.startswith(problem)
+
+
+def test_a_disabled_target_is_as_if_it_were_not_there():
+    desk = Desk(ROUTES.replace('model = "gpt-large"\n', 'model = "gpt-large"\nenabled = false\n'))
+    assert desk.order(task=PLANNING) == ["east", "west", "unpriced"]
+    assert desk.order(caller="max", task=PLANNING) == ["east"]
+    assert "large" not in desk.config.routes
+    with pytest.raises(InvalidRequest, match="No target 'large'; targets are east, unpriced, west"):
+        desk.order(router={"deny": ["large"]})
 
 
 def test_a_context_that_fits_the_shortest_request_is_taken():
