@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from routing.trace import CALLER_LEFT
-from routing.types import Decision
+from routing.types import Attempt, Decision
 
 
 @dataclass(slots=True)
@@ -56,17 +56,24 @@ class Statistics:
     def body(self) -> dict[str, Any]:
         """As JSON. A stream that breaks off is an answer and a failed attempt; `left` callers did not wait for one.
 
-        Averages are of answers, from the request's arrival to its end; null where there were none.
+        Averages are of answers, without the time that calls to others took before them; null where there were none.
         """
         targets = {name: of.body() for name, of in self._targets.items()}
         return {"since": self._since, **self._totals, "tasks": dict(self._tasks), "targets": targets}
 
     def _answered(self, of: _OfTarget, decision: Decision) -> None:
+        before = sum(attempt.seconds for attempt in _before(decision))
         of.answered += 1
-        of.seconds += decision.seconds
+        of.seconds += max(0.0, decision.seconds - before)
         if decision.first_token_seconds is not None:
             of.streams += 1
-            of.first_token_seconds += decision.first_token_seconds
+            of.first_token_seconds += max(0.0, decision.first_token_seconds - before)
+
+
+def _before(decision: Decision) -> Sequence[Attempt]:
+    """The calls that failed before the one that answered; an answer that broke off is the last of its attempts."""
+    broke_off = decision.error not in (None, CALLER_LEFT)
+    return decision.attempts[:-1] if broke_off else decision.attempts
 
 
 def _outcome(decision: Decision) -> str:

@@ -265,11 +265,19 @@ def test_statistics_count_tasks_targets_fallbacks_and_average_times():
             "two": {
                 "answered": 2,
                 "failed_attempts": 0,
-                "average_seconds": 2.0,
-                "average_first_token_seconds": 0.5,
+                "average_seconds": pytest.approx((0.9 + 3.0) / 2),
+                "average_first_token_seconds": pytest.approx(0.4),
             },
         },
     }
+
+
+def test_an_answer_that_broke_off_took_its_own_time():
+    counted = Statistics(("one", "two"))
+    attempts = (Attempt("one", 1, Outcome.FAULT, 1.0, "Unavailable"), Attempt("two", 2, Outcome.FAULT, 4.0, "BadReply"))
+    counted.tell(decision(target="two", attempts=attempts, usage=Usage(1, 1), seconds=5.0, error="BadReply"))
+    two = counted.body()["targets"]["two"]
+    assert (two["answered"], two["failed_attempts"], two["average_seconds"]) == (1, 1, 4.0)
 
 
 class Desk:
