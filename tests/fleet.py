@@ -32,7 +32,7 @@ CALLERS: Mapping[str, Table] = {
     "kim": {"key": "env:ROUTER_TEST_ADMIN", "role": "admin"},
 }
 KEYS = {"ROUTER_TEST_CALLER": KEY, "ROUTER_TEST_ADMIN": ADMIN_KEY, "ROUTER_TEST_PROVIDER": PROVIDER_KEY}
-POLL_SECONDS = 0.1
+POLL_SECONDS = 0.2
 T = TypeVar("T")
 
 # Starts the local host with a wall clock that is wrong by the first argument, in seconds.

@@ -54,10 +54,21 @@ def test_a_line_shows_what_never_happened(rows: dict[str, Row]):
     assert "| - | - |" in line(rows["noise 1 %"])
 
 
-def test_a_large_fleet_stays_within_the_tables_means():
-    row = simulate(replace(BY_NAME["hard"], seconds=50), 300)
+@pytest.mark.parametrize("shape", ["hard", "half fails"])
+def test_a_thousand_instances_stop_in_time_and_stay_within_the_tables_means(shape: str):
+    row = simulate(replace(BY_NAME[shape], seconds=18), 1000)
     assert row.last is not None
     assert row.last < 3.1
+    assert (row.peak < 1500, row.writes_rest) == (True, 0)
+
+
+def test_a_look_costs_the_same_however_many_targets_there_are():
+    row = simulate(replace(BY_NAME["hard, 20 targets"], seconds=18), 100)
+    assert row.first is not None
+    assert row.reads_rest < 110
+    assert row.peak < 250
+
+
+def test_a_large_fleet_sends_one_probe():
+    row = simulate(replace(BY_NAME["hard"], seconds=50), 300)
     assert (row.periods, row.most_probes) == (1, 1)
-    assert row.peak < 1.5 * row.instances
-    assert row.writes_rest == 0
