@@ -197,6 +197,17 @@ def test_a_decision_is_planned_by_the_new_file_and_its_own_facts(bench, more, fi
     assert bench.told["after"]["targets"] == {target: 1}
 
 
+def test_the_shares_that_were_seen_are_expected_again(bench):
+    """All of the input came from the cache at `dear`, which makes it the cheaper one."""
+    routes = ROUTES.replace("cached_input = 1 }", "cached_input = 0.01 }")
+    routes = routes.replace("[routes.chat]\n", '[routes.chat]\nstrategy = "cost"\n')
+    long = {"input_tokens": 1_000_000}
+    assert bench([decision(facts=long)], routes) == 0
+    assert bench.told["after"]["targets"] == {"cheap": 1}
+    assert bench([decision(facts={**long, "shares": {"dear": {"cached": 1.0, "reasoning": 0.0}}})], routes) == 0
+    assert bench.told["after"]["targets"] == {"dear": 1}
+
+
 def test_a_ceiling_cuts_the_answer_as_it_would_have_been_cut(bench):
     usage = {"input": 1_000, "output": 900}
     bench([decision(usage=usage, facts={"max_cost": 80_000.0})])
@@ -361,6 +372,33 @@ def test_a_bad_line_is_named_and_the_others_count(bench, line, reason):
     assert err.startswith(f"{bench.file}:3: {reason}")
     assert "2 decisions" in out
     assert "1 bad lines" in out
+
+
+@pytest.mark.parametrize(
+    ("fields", "place"),
+    [
+        ({"usage": {"input": 1, "output": 10**400}}, "usage.output"),
+        ({"cost": {"micro_usd": 10**400, "price_version": "x"}}, "cost.micro_usd"),
+        ({"facts": {"input_tokens": 10**30}}, "facts.input_tokens"),
+    ],
+)
+def test_a_number_that_cannot_be_reckoned_with_makes_a_bad_line(bench, fields, place):
+    assert bench([decision(1), decision(2, **fields)]) == 2
+    assert f"decisions.jsonl:2: {place}: " in bench.err
+    assert bench.told["decisions"] == 1
+
+
+def test_a_mark_in_front_of_the_file_is_no_part_of_its_first_line(bench):
+    assert bench(["\ufeff" + json.dumps(decision(1)), decision(2)]) == 0
+    assert bench.told["decisions"] == 2
+
+
+def test_a_report_that_cannot_be_written_is_no_rise_of_the_cost(bench, capsys):
+    assert bench([decision()]) == 0
+    report = bench.folder / "nowhere" / "report.json"
+    files = ["--decisions", str(bench.file), "--routes", str(bench.routes)]
+    assert replay.main([*files, "--json", str(report)]) == 2
+    assert f"{report}: No such file or directory" in capsys.readouterr().err
 
 
 def test_many_bad_lines_are_counted_not_listed(bench):

@@ -234,8 +234,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     told = sums.told()
     problems = list(too_much(sums, options.max_cost_increase))
     print(table(told), *problems, sep="\n")
-    if options.json:
-        options.json.write_text(json.dumps({**told, "problems": problems}, indent=2) + "\n", encoding="utf-8")
+    try:
+        if options.json:
+            options.json.write_text(json.dumps({**told, "problems": problems}, indent=2) + "\n", encoding="utf-8")
+    except OSError as error:
+        print(f"{options.json}: {error.strerror}", file=sys.stderr)
+        return 2
     if sums.bad_lines:
         return 2
     return 1 if problems else 0

@@ -8,15 +8,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, BinaryIO, ClassVar, Literal
 
-from annotated_types import Ge, Gt
+from annotated_types import Ge, Gt, Le
 from pydantic import TypeAdapter, ValidationError
 
 from routing.features import Features
-from routing.types import Cost, Feature, Refused, Shares, Speed, Task, Usage
+from routing.types import Feature, Refused, Shares, Speed, Task, Usage
 from routing.wire import path_of
 
 LONGEST_LINE = 1_000_000  # bytes
-_Tokens = Annotated[int, Ge(0)]
+_BOM = b"\xef\xbb\xbf"  # that some editors and shells put in front of a file
+_Tokens = Annotated[int, Ge(0), Le(10**15)]  # and micro-USD: what is beyond is a mistake, and cannot be reckoned with
 _Positive = Annotated[float, Gt(0)]
 _Lot = Annotated[float, Ge(0)]
 
@@ -73,6 +74,11 @@ class _Usage(_Checked):
 
 
 @dataclass(frozen=True, slots=True)
+class _Cost(_Checked):
+    micro_usd: _Tokens | None
+
+
+@dataclass(frozen=True, slots=True)
 class Recorded(_Checked):
     """One decision as `GET /v1/router/decisions?format=jsonl` gives it."""
 
@@ -84,7 +90,7 @@ class Recorded(_Checked):
     attempts: tuple[_Named, ...] = ()
     target: str | None = None
     usage: _Usage | None = None
-    cost: Cost | None = None
+    cost: _Cost | None = None
     from_cache: bool = False
 
     @property
@@ -145,7 +151,7 @@ def decisions(path: Path) -> Iterator[Recorded | BadLine]:
                 _skip(lines)
                 yield BadLine(number, f"is longer than {LONGEST_LINE} bytes")
             elif line.strip():
-                yield _parsed(line, number)
+                yield _parsed(line.removeprefix(_BOM) if number == 1 else line, number)
 
 
 def _parsed(line: bytes, number: int) -> Recorded | BadLine:
