@@ -41,6 +41,7 @@ class _Item:
     call: Call | None = None
     said: dict[Kind, list[str]] = field(default_factory=dict)
     signed: list[Any] = field(default_factory=list)
+    closed: bool = False
 
     def text(self, kind: Kind) -> str:
         return "".join(self.said.get(kind, ()))
@@ -88,7 +89,8 @@ class ResponseEvents(Translation):
         if not self._items:
             self._speak(Said())
         for item in self._items:
-            self._close(item)
+            if not item.closed:
+                self._close(item)
         output, how = [item.whole() for item in self._items], self._ending()
         last = {"output": output, "completed_at": int(time.time()), "usage": usage_object(usage, tokens)}
         self.response = {**(self.response or {}), **how, **last}
@@ -98,7 +100,7 @@ class ResponseEvents(Translation):
         return ended(self._finish, refused=bool(self._message and self._message.text("refusal")))
 
     def _think(self, said: Said) -> None:
-        if self._thought is None:
+        if self._thought is None or self._thought.closed:
             self._thought = self._new("rs", None)
             begun = {**reasoning_item(self._thought.id, "", ()), "encrypted_content": None}
             self._tell("response.output_item.added", output_index=self._thought.place, item=begun)
@@ -131,6 +133,7 @@ class ResponseEvents(Translation):
             self._tell_of(item, f"{_EVENTS[kind]}.delta", **_where(item, kind), **_chances(kind), delta=text)
 
     def _close(self, item: _Item) -> None:
+        item.closed = True
         if item.call:
             told = {"arguments": item.call.arguments, "name": item.call.name}
             self._tell_of(item, "response.function_call_arguments.done", **told)
@@ -142,6 +145,9 @@ class ResponseEvents(Translation):
         self._tell("response.output_item.done", output_index=item.place, item=item.whole())
 
     def _new(self, kind: str, call: Call | None) -> _Item:
+        """The next item. A thought is over when something else begins."""
+        if self._thought and not self._thought.closed:
+            self._close(self._thought)
         self._items.append(_Item(self._ids.new(kind), len(self._items), call))
         return self._items[-1]
 

@@ -215,9 +215,21 @@ async def test_a_stream_says_the_same_as_the_whole_response_however_it_is_cut(an
     for name in ("status", "usage", "model", "incomplete_details"):
         assert streamed[name] == response[name]
     assert _calls(streamed) == _calls(response)
-    assert sorted(text for text in some_texts(streamed["output"]).values() if text) == sorted(
-        text for text in some_texts(response["output"]).values() if text
-    )
+    for kind in ("message", "reasoning"):
+        assert _texts(streamed, kind) == _texts(response, kind)
+
+
+async def test_a_thought_is_over_when_something_else_begins():
+    say = [{"reasoning_content": "Hm."}, {"content": "Let me see."}, {"reasoning_content": "Oh."}, {"content": "Yes."}]
+    events = told(await translated(responses(), [*map(chunk, say), chunk({}, "stop")]))
+    bounds = [(event["type"][21:], event["output_index"]) for event in events if ".output_item." in event["type"]]
+    assert bounds[:4] == [("added", 0), ("done", 0), ("added", 1), ("added", 2)]
+    assert [item["type"] for item in response_of(events)["output"]] == ["reasoning", "message", "reasoning"]
+
+
+def _texts(response: dict[str, Any], kind: str) -> str:
+    """What is said in all items of a kind."""
+    return "".join(some_texts([item for item in response["output"] if item["type"] == kind]).values())
 
 
 def _calls(response: dict[str, Any]) -> list[tuple[str, str, str]]:
