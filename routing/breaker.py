@@ -107,7 +107,7 @@ def alarming(tally: Tally, settings: BreakerSettings) -> bool:
         return True
     faults = tally.faults
     total = faults + tally.ok
-    return total >= settings.minimum_requests and faults >= settings.failure_ratio * total
+    return total >= settings.minimum_requests and faults / total >= settings.failure_ratio
 
 
 def trip(state: Breaker, settings: BreakerSettings, now: float, jitter: float) -> Breaker:

@@ -65,11 +65,13 @@ class DecisionQuery(BaseModel):
 
 
 class BreakerOrder(Wire):
-    """`POST /v1/router/breakers/{target}`: what an admin wants of a breaker, and why."""
+    """`POST /v1/router/breakers/{target}`: what an admin wants of a breaker, and why. A field misspelt is refused."""
+
+    model_config = ConfigDict(extra="forbid", str_strip_whitespace=True)
 
     action: Literal["isolate", "close", "reset"]
     reason: str = Field(min_length=1, max_length=200)
-    seconds: Annotated[float, Field(gt=0, le=MANUAL_LONGEST, strict=False)] | None = None
+    seconds: Annotated[float, Field(gt=0, le=MANUAL_LONGEST)] | None = None
 
 
 @endpoint

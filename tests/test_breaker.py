@@ -57,6 +57,14 @@ def test_it_trips_by_run_or_by_ratio(outcomes: str, trips: bool):
     assert (run(Breaker(), outcomes, NOW).phase == "open") is trips
 
 
+@pytest.mark.parametrize(("faults", "total"), [(7, 100), (29, 100), (57, 100), (11, 20), (3, 10)])
+def test_the_share_is_exact(faults: int, total: int):
+    settings = BreakerSettings(failure_ratio=faults / total, minimum_requests=total, failure_threshold=100)
+    almost = run(Breaker(), "x" * (faults - 1) + "." * (total - faults), NOW, settings)
+    assert run(almost, ".", NOW, settings).phase == "closed"
+    assert run(almost, "x", NOW, settings).phase == "open"
+
+
 def test_outcomes_leave_the_window_by_time():
     state = run(Breaker(), "x.x.x.x.", NOW)
     state = run(state, "..", NOW + 61)
