@@ -21,6 +21,10 @@ T = TypeVar("T")
 MessageRole = Literal["system", "developer", "user", "assistant", "tool", "function"]
 _TAGS = frozenset({"text-content", "part-content", "one-text", "text-list", "token-list", "token-lists"})
 _HUGE = re.compile(rb"[0-9][eE]\+?[0-9]{3}|[0-9]{150}")  # what a number beyond a double may look like
+_ESCAPE = re.compile(
+    rb"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(?P<half>\\u[dD][89a-fA-F][0-9a-fA-F]{2})|\\.",
+    re.DOTALL,
+)
 _LARGEST_ECHO = 100  # characters of a caller's value that an error message repeats
 
 
@@ -262,6 +266,8 @@ def parse_object(body: bytes) -> dict[str, Any]:
     try:
         fields = from_json(body, allow_inf_nan=False)
     except ValueError as error:
+        if (mended := _without_half_pairs(body)) != body:
+            return parse_object(mended)
         raise InvalidRequest(f"The body is not valid JSON: {error}.", code="invalid_json") from None
     if not isinstance(fields, dict):
         raise InvalidRequest("The body must be a JSON object.", code="invalid_json")
@@ -269,6 +275,14 @@ def parse_object(body: bytes) -> dict[str, Any]:
         path = path_of(place)[:_LARGEST_ECHO]
         raise InvalidRequest(f"{path}: the number is too large, such as 1e400.", param=path, code="invalid_json")
     return fields
+
+
+def _without_half_pairs(body: bytes) -> bytes:
+    """With the sign for an unreadable character in place of halves of surrogate pairs, which no provider could be sent.
+
+    Programs that cut a text inside an emoji write such halves; RFC 8259 allows them and leaves open what they mean.
+    """
+    return _ESCAPE.sub(lambda found: b"\\ufffd" if found["half"] else found[0], body)
 
 
 def _overflows(value: Any, *way: int | str) -> Iterator[tuple[int | str, ...]]:

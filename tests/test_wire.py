@@ -60,6 +60,28 @@ def test_a_number_beyond_a_double_is_named_by_its_path(body: bytes, path: str) -
     assert error.message == f"{path}: the number is too large, such as 1e400."
 
 
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        (rb"cut \ud83d", "cut \ufffd"),
+        (rb"\uDE00\uD83D hi", "\ufffd\ufffd hi"),
+        (rb"\ud83d\ude00 \ud83d", "\U0001f600 \ufffd"),
+        (rb"\ud83d\ud83d\ude00", "\ufffd\U0001f600"),
+        (rb"\\ud83d \udc00", "\\ud83d \ufffd"),
+        (rb"\n\udfff\t", "\n\ufffd\t"),
+    ],
+    ids=["cut emoji", "the wrong way round", "a whole one as well", "a half before a whole", "not escaped", "others"],
+)
+def test_half_a_surrogate_pair_is_read_as_unreadable(written: bytes, read: str) -> None:
+    request = ChatRequest.parse(b'{"model": "m", "messages": [{"role": "user", "content": "%s"}]}' % written)
+    assert request.messages[0].content == read
+    assert json.loads(request.payload("x"))["messages"][0]["content"] == read
+
+
+def test_what_is_wrong_beside_half_a_pair_is_still_refused() -> None:
+    assert refused(b'{"a": "\\ud83d", }').code == "invalid_json"
+
+
 def test_a_text_about_infinity_is_no_number() -> None:
     assert parsed(user="Infinity").fields["user"] == "Infinity"
 
