@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import httpx
 import pytest
 
 from local.standin_behaviour import Fault
+from routing.cloud import signalr
 from tests import standin_signalr, standin_vault
 from tests.azure_world import world
 from tests.certificates import World
@@ -77,6 +79,23 @@ def test_a_client_is_sent_to_the_service_with_a_token_of_its_own(hall: Hall) -> 
     assert path == "/api/hubs/router/:generateToken"
     assert (query["userId"], query["minutesToExpire"]) == ("tester", "60")
     assert hall.vault.asked[-1]["resource"] == "https://signalr.azure.com"
+
+
+def test_many_clients_at_once_are_sent_there_over_one_set_of_connections(
+    hall: Hall, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[httpx.AsyncClient] = []
+    real = httpx.AsyncClient
+
+    def counted(**options: Any) -> httpx.AsyncClient:
+        opened.append(real(**options))
+        return opened[-1]
+
+    monkeypatch.setattr(signalr.httpx, "AsyncClient", counted)
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda _: hall.negotiate().status_code, range(8)))
+    assert answers == [200] * 8
+    assert len(opened) == 1
 
 
 def test_nobody_listens_without_a_key(hall: Hall) -> None:

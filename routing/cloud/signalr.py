@@ -30,6 +30,7 @@ class SignalR:
     def __init__(self, endpoint: str, identity: Identity) -> None:
         self._endpoint, self._identity = endpoint.strip().rstrip("/"), identity
         self._http: httpx.AsyncClient | None = None
+        self._opening = asyncio.Lock()
 
     async def client(self, user: str) -> dict[str, str]:
         """Where a client connects, and by what. Raises RouterError and SecretUnavailable, as all of these do."""
@@ -67,11 +68,15 @@ class SignalR:
         return answer
 
     async def _once(self, call: str, wanted: Mapping[str, str], body: Any, *, fresh: bool) -> httpx.Response:
-        token = await self._identity.token(SCOPE, fresh=fresh)
-        if self._http is None:  # in a thread: it loads every authority there is
-            self._http = await asyncio.to_thread(httpx.AsyncClient, timeout=SECONDS, trust_env=False)
+        token, http = await self._identity.token(SCOPE, fresh=fresh), await self._opened()
         url, query = f"{self._endpoint}/api/hubs/{HUB}/{call}", {"api-version": VERSION, **wanted}
-        return await self._http.post(url, params=query, json=body, headers={"authorization": f"Bearer {token}"})
+        return await http.post(url, params=query, json=body, headers={"authorization": f"Bearer {token}"})
+
+    async def _opened(self) -> httpx.AsyncClient:
+        async with self._opening:
+            if self._http is None:  # in a thread: it loads every authority there is
+                self._http = await asyncio.to_thread(httpx.AsyncClient, timeout=SECONDS, trust_env=False)
+        return self._http
 
     def _away(self, why: str) -> RouterError:
         text = f"SignalR at {self._endpoint}: {why}"
