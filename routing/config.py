@@ -102,7 +102,7 @@ def parse(text: str, environment: Mapping[str, str], name: str = "routes.toml") 
     try:
         raw = tomllib.loads(text)
     except (ValueError, RecursionError) as error:  # not all that is wrong with a text is a TOMLDecodeError
-        raise Misconfigured([f"{name}: not valid TOML: {error}"]) from None
+        raise Misconfigured([f"{name}: not valid TOML: {_placed(str(error), text)}"]) from None
     unset = list(fill_addresses(raw, environment))
     try:
         file, errors = RoutesFile.model_validate(raw), []
@@ -114,6 +114,12 @@ def parse(text: str, environment: Mapping[str, str], name: str = "routes.toml") 
     if errors := list(hopeless(loaded.targets, dict(_answering(loaded)))):
         raise Misconfigured(errors)
     return loaded
+
+
+def _placed(message: str, text: str) -> str:
+    """A parser's complaint with the line and column also where that is the end of the text."""
+    lines = text.rstrip("\n").split("\n")
+    return message.replace("(at end of document)", f"(at line {len(lines)}, column {len(lines[-1]) + 1}, the end)")
 
 
 def schema() -> dict[str, Any]:

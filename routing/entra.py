@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field
 
 from routing.errors import Forbidden, RouterError, Unauthenticated
 from routing.fresh import Ages, Fresh
@@ -44,11 +44,10 @@ class EntraSettings(Settings):
     audience: list[Annotated[str, Field(min_length=1)]] = Field(min_length=1)
     roles: dict[str, str] = Field(min_length=1)  # app role -> caller; the first that a token has decides
 
-    @model_validator(mode="after")
-    def _one_issuer(self) -> EntraSettings:
-        if (self.tenant is None) == (self.issuer is None):
-            raise ValueError("needs either tenant, the directory's id, or issuer")
-        return self
+    @classmethod
+    def contradiction(cls, given: Mapping[str, Any]) -> str | None:
+        one = (given.get("tenant") is None) != (given.get("issuer") is None)
+        return None if one else "needs either tenant, the directory's id, or issuer"
 
     @property
     def issuers(self) -> tuple[str, ...]:
@@ -77,6 +76,13 @@ class EntraTokens:
             if role in given:
                 return caller
         raise Forbidden("The access token is valid but has none of the app roles that are let in here.")
+
+    async def check(self) -> None:
+        """Whether the issuer's keys can be read. Raises RouterError, naming the issuer."""
+        try:
+            await self._read_keys()
+        except RouterError as error:
+            raise RouterError(f"{error} Their issuer is {self._settings.issuers[0]}.", status=error.status) from None
 
     async def aclose(self) -> None:
         """Ends what is under way and closes the connections."""

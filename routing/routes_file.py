@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from routing.archive import DecisionSettings
 from routing.breaker_state import BreakerSettings
@@ -147,11 +147,9 @@ class CallerSettings(Settings):
     max_streams: int | None = Field(default=None, ge=1)
     budget: BudgetSettings | None = None
 
-    @model_validator(mode="after")
-    def _one_way_to_say_it(self) -> CallerSettings:
-        if self.key is not None and self.keys:
-            raise ValueError("has both key and keys; keep keys")
-        return self
+    @classmethod
+    def contradiction(cls, given: Mapping[str, Any]) -> str | None:
+        return "has both key and keys; keep keys" if given.get("key") is not None and given.get("keys") else None
 
     def references(self) -> list[tuple[str, str]]:
         """Its keys, each with the place where it stands."""

@@ -253,6 +253,43 @@ def test_all_errors_are_told_at_once() -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (
+            '[providers.q]\ntype = "azure_openai"\napi_version = "latest"',
+            {
+                "providers.q.endpoint: is missing",
+                "providers.q.api_version: String should match pattern '^\\d{4}-\\d{2}-\\d{2}(-preview)?$'",
+                'providers.q: needs key = "keyvault:name" or "env:NAME", or auth = "identity"',
+            },
+        ),
+        (
+            '[providers.q]\ntype = "anthropic"\nversion = "2026-11-01"\nsampling = true\nmodel = "m"',
+            {
+                "providers.q.model: unknown key",
+                "providers.q: sampling = true needs a version before 2026-10-21, which takes no temperature",
+            },
+        ),
+        (
+            '[callers.c]\nkey = "env:A"\nkeys = ["env:B"]\nrole = "root"',
+            {"callers.c.role: Input should be 'user' or 'admin'", "callers.c: has both key and keys; keep keys"},
+        ),
+        (
+            '[entra]\naudience = [""]\nroles = { r = "nobody" }',
+            {
+                "entra.audience[0]: String should have at least 1 character",
+                "entra: needs either tenant, the directory's id, or issuer",
+                'entra.roles.r: no caller "nobody"; callers are not defined yet',
+            },
+        ),
+    ],
+    ids=["azure", "anthropic", "caller", "entra"],
+)
+def test_what_keys_say_against_each_other_is_told_beside_what_is_wrong_with_each(text: str, said: set[str]) -> None:
+    assert set(errors(text)) == said
+
+
+@pytest.mark.parametrize(
     "text",
     [
         '[providers.q]\ntype = "openai"\nkey = "sk-verysecret"',
@@ -285,7 +322,12 @@ def test_what_is_not_toml_is_refused_as_such(text: str) -> None:
 
 
 def test_invalid_toml_says_line_and_column() -> None:
-    assert errors('[server]\nx = "') == ["routes.toml: not valid TOML: Unterminated string (at end of document)"]
+    assert errors('[server]\nx = "') == [
+        "routes.toml: not valid TOML: Unterminated string (at line 2, column 6, the end)"
+    ]
+    assert errors("a = 1\na = 2") == [
+        "routes.toml: not valid TOML: Cannot overwrite a value (at line 2, column 6, the end)"
+    ]
     assert errors("[server]\nx = ?") == ["routes.toml: not valid TOML: Invalid value (at line 2, column 5)"]
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
-from pydantic import AnyHttpUrl, Field, model_validator
+from pydantic import AnyHttpUrl, Field
 
 from routing.providers.base import Credential, Provider, ProviderSettings
 
@@ -21,11 +22,12 @@ class AnthropicSettings(ProviderSettings):
     default_max_tokens: int = Field(default=8_192, ge=1)  # where neither the request nor the target says one
     sampling: bool = False  # hand on temperature and top_p, which models since Claude Opus 4.7 refuse
 
-    @model_validator(mode="after")
-    def _sampling_is_known(self) -> AnthropicSettings:
-        if self.sampling and self.version >= _WITHOUT_SAMPLING:
-            raise ValueError(f"sampling = true needs a version before {_WITHOUT_SAMPLING}, which takes no temperature")
-        return self
+    @classmethod
+    def contradiction(cls, given: Mapping[str, Any]) -> str | None:
+        version = given.get("version")
+        if given.get("sampling") is True and isinstance(version, str) and version >= _WITHOUT_SAMPLING:
+            return f"sampling = true needs a version before {_WITHOUT_SAMPLING}, which takes no temperature"
+        return None
 
 
 def build(name: str, settings: AnthropicSettings, credential: Credential) -> Provider:

@@ -6,11 +6,12 @@ Source: Microsoft Learn, "Azure OpenAI in Foundry Models API version lifecycle".
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 from urllib.parse import quote
 
 import httpx
-from pydantic import AnyHttpUrl, Field, model_validator
+from pydantic import AnyHttpUrl, Field
 from pydantic_core import to_json
 
 from routing.errors import BadRequest, NotFound, Unauthorized
@@ -32,13 +33,12 @@ class AzureOpenAISettings(ProviderSettings):
     stream_usage: bool = True
     responses: bool = True  # hand Responses requests on as they are, which the v1 address takes
 
-    @model_validator(mode="after")
-    def _one_way_in(self) -> AzureOpenAISettings:
-        if self.auth == "key" and self.key is None:
-            raise ValueError('needs key = "keyvault:name" or "env:NAME", or auth = "identity"')
-        if self.auth == "identity" and self.key is not None:
-            raise ValueError('has both a key and auth = "identity"; keep one')
-        return self
+    @classmethod
+    def contradiction(cls, given: Mapping[str, Any]) -> str | None:
+        auth, key = given.get("auth", "key"), given.get("key")
+        if auth == "key" and key is None:
+            return 'needs key = "keyvault:name" or "env:NAME", or auth = "identity"'
+        return 'has both a key and auth = "identity"; keep one' if auth == "identity" and key is not None else None
 
 
 class AzureOpenAI(OpenAIProvider):
