@@ -94,7 +94,7 @@ def test_a_request_too_long_for_every_context_is_openais_own_error(stage):
     stage.serve(one, two, targets={"one": {"context": 1_000}, "two": {"context": 500}})
     error = refused(stage, messages=LONG)
     assert (error["param"], error["code"]) == ("messages", "context_length_exceeded")
-    assert "context of 500 tokens is too small for 2" in error["message"]
+    assert "context of 500 tokens is too small for " in error["message"]
     assert one.asked == two.asked == 0
     assert refused(stage, messages=LONG, router={"deny": ["two"]})["code"] == "context_length_exceeded"
 
