@@ -23,6 +23,10 @@ class Tokens(Protocol):
         """Whose token it is. Raises Unauthenticated, Forbidden, or a RouterError when that cannot be found out."""
         ...
 
+    async def check(self) -> None:
+        """Whether their issuer's keys can be read. Raises RouterError."""
+        ...
+
 
 class Callers:
     """The callers of the routes file. `keys` maps each secret reference to its caller.
@@ -32,7 +36,7 @@ class Callers:
     """
 
     def __init__(self, keys: Mapping[str, Caller], secrets: Secrets, tokens: Tokens | None = None) -> None:
-        self._keys, self._secrets, self._tokens = keys, secrets, tokens
+        self._keys, self._secrets, self.tokens = keys, secrets, tokens
         self._digests: dict[str, tuple[str, bytes]] = {}
 
     async def authenticate(self, headers: Mapping[str, str]) -> Caller:
@@ -46,14 +50,14 @@ class Callers:
         digest = _digest(given)
         if caller := self._match(digest):
             return caller
-        if self._tokens is not None and is_token(given):
-            return await self._tokens.caller(given)
+        if self.tokens is not None and is_token(given):
+            return await self.tokens.caller(given)
         return await self._look_again(digest)
 
     def unreadable(self) -> list[str]:
         """The keys' references, where not one of them has a value and there are no tokens: nobody gets in."""
         known = any(self._secrets.peek(reference) is not None for reference in self._keys)
-        return [] if known or self._tokens is not None else list(self._keys)
+        return [] if known or self.tokens is not None else list(self._keys)
 
     def _match(self, digest: bytes) -> Caller | None:
         found: Caller | None = None

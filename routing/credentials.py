@@ -47,7 +47,7 @@ def caller_roles(loaded: Config) -> dict[str, Caller]:
 
 
 def unusable(loaded: Config, environment: Mapping[str, str]) -> Iterator[str]:
-    """References that cannot lead to a secret, whatever the vault says."""
+    """References that cannot lead to a secret, whatever the vault says, or lead two callers to one."""
     if VAULT in environment and (wrong := _not_a_vault(environment[VAULT])):
         yield f"the app setting {VAULT}: {wrong}"
     for path, reference in loaded.references():
@@ -56,6 +56,18 @@ def unusable(loaded: Config, environment: Mapping[str, str]) -> Iterator[str]:
             yield f"{path}: {wrong}"
         if source == "keyvault" and VAULT not in environment:
             yield f"{path}: {reference} needs the app setting {VAULT}, the vault's https address"
+    yield from _shared(loaded, environment)
+
+
+def _shared(loaded: Config, environment: Mapping[str, str]) -> Iterator[str]:
+    """App settings that hold the key of another caller: nobody could tell who asks."""
+    owners: dict[str, str] = {}
+    for name, settings in loaded.file.callers.items():
+        for place, reference in settings.references():
+            source, _, setting = reference.partition(":")
+            value = environment.get(setting, "").strip() if source == "env" else ""
+            if value and owners.setdefault(value, name) != name:
+                yield f"callers.{name}.{place}: the app setting {setting} holds the key of the caller {owners[value]}"
 
 
 def _no_secret(value: str, name: str) -> str | None:

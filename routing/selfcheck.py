@@ -26,8 +26,9 @@ class Check:
 
 
 async def checks(app: App) -> list[Check]:
-    """Every dependency that the routes file and the app settings name, in their order."""
-    return list(await asyncio.gather(*(_checked(name, work) for name, work in _all(app))))
+    """Every dependency that the routes file and the app settings name, and the app settings that hold no usable key."""
+    found = await asyncio.gather(*(_checked(name, work) for name, work in _all(app)))
+    return [check for check in found if not (check.ok and check.name.startswith("env:"))]
 
 
 async def secret_checks(app: App, references: Iterable[str]) -> list[Check]:
@@ -42,7 +43,9 @@ def _all(app: App) -> Iterator[tuple[str, Awaitable[object]]]:
         yield "table", app.store.load_all()
     if app.notices.hub is not None:
         yield "signalr", app.notices.hub.check()
-    for reference in _vaulted(app.config):
+    if app.callers.tokens is not None:
+        yield "token issuer", app.callers.tokens.check()
+    for reference in dict.fromkeys(reference for _, reference in app.config.references()):
         yield reference, app.secrets.get(reference)
     for name, provider in app.providers.items():
         targets = {each.model: each for each in app.config.targets.values() if each.provider == name}
@@ -79,4 +82,6 @@ async def _checked(name: str, work: Awaitable[object]) -> Check:
         return Check(name, False, f"{type(error).__name__}: {error}")
     except (StoreError, SecretUnavailable, RouterError, _Missing) as error:
         return Check(name, False, str(error))
+    except Exception as error:  # an answer that nobody expected is one that has to be seen here
+        return Check(name, False, f"it answers in a way that is not understood: {type(error).__name__}")
     return Check(name, True)

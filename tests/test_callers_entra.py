@@ -221,6 +221,18 @@ async def test_with_the_issuer_away_the_last_keys_stay_good(tokens: EntraTokens,
         assert await tokens.caller(issuer.token()) == APP
 
 
+async def test_whether_the_issuer_is_there_is_told_with_its_name(
+    tokens: EntraTokens, issuer: Issuer, clock: Clock
+) -> None:
+    await tokens.check()
+    away = EntraTokens(
+        EntraSettings(issuer=f"{issuer.url}/gone", audience=["a"], roles={"r": "app"}), {"r": APP}, clock
+    )
+    with pytest.raises(RouterError, match="/gone"):
+        await away.check()
+    await away.aclose()
+
+
 async def test_without_any_keys_the_caller_may_come_again(tokens: EntraTokens, issuer: Issuer, clock: Clock) -> None:
     issuer.away = True
     with pytest.raises(RouterError) as caught:

@@ -157,6 +157,11 @@ USELESS = [
         ["callers.some.keys[0]: the app setting SOME_1 holds characters that no key has"],
     ),
     (
+        "one key for two",
+        {"SOME_1": "the-same-key", "FREE": "the-same-key\n", "ROUTER_KEY_VAULT": "https://v.vault.azure.net"},
+        ["callers.some.keys[0]: the app setting SOME_1 holds the key of the caller free"],
+    ),
+    (
         "unresolved vault",
         {"ROUTER_KEY_VAULT": "@Microsoft.KeyVault(x)"},
         ["the app setting ROUTER_KEY_VAULT: is a Key Vault reference that the platform could not resolve"],

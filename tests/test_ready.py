@@ -6,11 +6,12 @@ import pytest
 
 from local.providers import serve
 from local.standin_behaviour import Behaviour
+from routing import selfcheck
 from routing.errors import Unauthorized
 from routing.providers.azure_openai import AzureOpenAISettings, build
 from routing.providers.base import KeyCredential
 from routing.types import Target
-from tests.routes_for import Stage
+from tests.routes_for import Stage, routes_for
 
 ADMIN = {"key": "env:ROUTER_TEST_CALLER", "role": "admin"}
 
@@ -86,6 +87,33 @@ async def token(fresh: bool) -> str:
 
 async def no_token(fresh: bool) -> str:
     raise Unauthorized("no identity")
+
+
+def test_an_admin_sees_which_app_settings_hold_no_key(stage: Stage) -> None:
+    callers = {"tester": ADMIN, "ghost": {"keys": ["env:ROUTER_TEST_PROVIDER", "env:GHOST"]}}
+    stage.serve(stage.standin("openai", "there"), callers=callers)
+    assert checks_of(stage)["env:GHOST"] == {
+        "name": "env:GHOST",
+        "ok": False,
+        "detail": "the app setting GHOST is not set",
+    }
+    assert "env:ROUTER_TEST_PROVIDER" not in checks_of(stage)
+
+
+def test_an_admin_sees_that_the_issuer_of_tokens_cannot_be_had(stage: Stage) -> None:
+    entra = '[entra]\nissuer = "https://127.0.0.1:9"\naudience = ["a"]\nroles = { "Router.Use" = "tester" }\n'
+    stage.serve_text(routes_for([stage.standin("openai", "there")], callers={"tester": ADMIN}) + entra)
+    check = checks_of(stage)["token issuer"]
+    assert check["ok"] is False
+    assert str(check["detail"]).endswith("Their issuer is https://127.0.0.1:9.")
+
+
+async def test_what_a_dependency_answers_is_told_however_odd_it_is() -> None:
+    async def odd() -> None:
+        raise KeyError("token")
+
+    told = await selfcheck._checked("signalr", odd())
+    assert told == selfcheck.Check("signalr", False, "it answers in a way that is not understood: KeyError")
 
 
 def test_a_user_is_told_in_short(stage: Stage) -> None:
