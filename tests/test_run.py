@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -20,6 +21,9 @@ import pytest
 
 from local import azurite as azurite_service
 from local import processes
+from local.host import build
+from local.run import STAND_INS
+from routing import config
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -225,3 +229,16 @@ def test_a_child_that_ignores_the_signal_is_killed():
         child.stderr.read(1)
         processes.stop(child, patience=0.05)
         assert child.returncode == -signal.SIGKILL
+
+
+async def test_the_sample_settings_are_complete_for_func_start():
+    values = json.loads((ROOT / "local.settings.sample.json").read_text())["Values"]
+    loaded = config.load(ROOT / values["ROUTER_CONFIG"], values)
+    assert {reference for _, reference in loaded.references()} <= {f"env:{name}" for name in values}
+    ports = {name: values[f"STANDIN_{name.upper()}_URL"].rpartition(":")[2] for name in STAND_INS}
+    started = "local.providers " + " ".join(f"--{name} {port}" for name, port in ports.items())
+    assert started in (ROOT / "README.md").read_text()
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(build(ROOT)), base_url="http://host") as client:
+        timers = {entry["name"] for entry in (await client.get("/admin/functions")).json()}
+    needless = {name.split(".")[1] for name, value in values.items() if name.endswith(".Disabled") and value == "true"}
+    assert needless == timers, "a timer wants a blob service, which a laptop need not have"
