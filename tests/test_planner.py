@@ -27,7 +27,7 @@ from routing.planner import Lots, Planner, task_input
 from routing.providers.base import Provider, Reply, Stream
 from routing.refusals import SHORTEST_REQUEST
 from routing.router import Asked, Router
-from routing.types import TASK_KINDS, Caller, Outcome, Plan, Refused, Speed, Target, Task, Ticket, Usage
+from routing.types import TASK_KINDS, Caller, Outcome, Plan, Refused, Shares, Speed, Target, Task, Ticket, Usage
 from routing.wire import ChatRequest
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -48,7 +48,7 @@ quality = { default = 0.95 }
 provider = "p"
 model = "gpt-small"
 context = 5_000
-price = { input = 0.2, output = 1 }
+price = { input = 0.2, cached_input = 0.02, output = 1, reasoning = 2 }
 quality = { default = 0.8, planning = 0.6 }
 weight = 2
 
@@ -100,17 +100,24 @@ GENERAL, PLANNING = Task("general", 0.9), Task("planning", 0.9)
 
 
 class Still:
-    """Breakers and speeds that stay as they are put."""
+    """Breakers, speeds and usual shares that stay as they are put."""
 
     def __init__(self) -> None:
         self.refusals: dict[str, Refused] = {}
         self.speeds: dict[str, Speed] = {}
+        self.usual: dict[str, Shares] = {}
 
     def refusal(self, target: str) -> Refused | None:
         return self.refusals.get(target)
 
     def speed(self, target: str) -> Speed | None:
         return self.speeds.get(target)
+
+    def shares(self, target: str) -> Shares | None:
+        return self.usual.get(target)
+
+    def learn(self, target: str, usage: Usage) -> None:
+        raise NotImplementedError
 
 
 class Desk:
@@ -119,7 +126,7 @@ class Desk:
     def __init__(self, text: str = ROUTES) -> None:
         self.health = Still()
         self.config = config.parse(text, {})
-        self.planner = Planner(self.config, self.health, pricing.bundled, Custom())
+        self.planner = Planner(self.config, self.health, pricing.bundled, Custom(), self.health)
 
     def plan(
         self,
@@ -452,6 +459,18 @@ def test_equal_features_find_the_plan_that_was_made(desk):
     assert one.choices[2] is not other.choices[2]
 
 
+def test_a_price_that_a_reply_told_makes_the_plans_anew():
+    text = ROUTES.replace('[targets.unpriced]\nprovider = "p"', '[targets.unpriced]\nprovider = "azure"') + (
+        '[providers.azure]\ntype = "azure_openai"\nendpoint = "https://x.openai.azure.com"\nauth = "identity"\n'
+    )
+    desk = Desk(text)
+    before, _ = desk.plan("cheap")
+    desk.planner.rates(desk.config.targets["unpriced"], served="gpt-5-mini-2025-08-07")
+    after, known = desk.plan("cheap")
+    assert before.choices[-1].cost is None
+    assert [choice.cost for choice in after.choices if choice.target == "unpriced"] == [known.cost["unpriced"]]
+
+
 def test_a_remembered_plan_says_why_this_request_has_its_task(desk):
     first, _ = desk.plan(task=Task("planning", 0.8, "one"))
     second, _ = desk.plan(task=Task("planning", 0.9, "two"))
@@ -499,6 +518,7 @@ moments = st.tuples(
     lots,
     st.sampled_from([{}, {"east": Speed(0.1, 200.0)}, {"large": Speed(0.1, 200.0)}]),
     st.sampled_from([{}, {"large": Refused("large", "open", 1.0)}, {"large": Refused("large", "open", 2.0)}]),
+    st.sampled_from([{}, {"east": Shares(0.5)}, {"east": Shares(0.5, 0.5)}]),
 )
 
 
@@ -511,12 +531,12 @@ moments = st.tuples(
 def test_remembering_plans_changes_no_decision(strategy, task, rounds):
     """One planner that has seen nearly the same before, against a new one for each request."""
     old = Desk()
-    for caller, hint, fields, lot, speed, refused in [*rounds, *rounds]:
+    for caller, hint, fields, lot, speed, refused, usual in [*rounds, *rounds]:
         wishes = {"strategy": strategy, "task": task, **hint}
         body = {"model": "auto", "messages": [{"role": "user", "content": "Hi"}], "router": wishes, **fields}
         answers = []
         for desk in (old, Desk()):
-            desk.health.speeds, desk.health.refusals = speed, refused
+            desk.health.speeds, desk.health.refusals, desk.health.usual = speed, refused, usual
             answers.append(outcome(desk, body, caller, lot))
         assert answers[0] == answers[1]
 
