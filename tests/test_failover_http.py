@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from local.providers import Fault
-from tests.routes_for import ONCE, events, heard, text_of
+from tests.routes_for import ONCE, events, heard, routes_for, text_of
 
 SHORT = {"first_token_seconds": 0.3, "attempt_seconds": 0.3}
 SILENT = ("hang", "slow_first_token", "stall")
@@ -137,6 +137,15 @@ def test_when_all_are_throttled_the_lowest_wait_is_told_and_then_nobody_is_asked
     assert second.status_code == 429
     assert 19 <= int(second.headers["retry-after"]) <= 21
     assert (one.asked, two.asked) == (1, 1)
+
+
+def test_who_throttles_without_a_word_is_parked_and_the_caller_hears_for_how_long(stage):
+    one = stage.standin(name="one", fault=Fault("rate_limited"))
+    stage.serve_text(routes_for([one]) + "breaker = { parked_seconds = 40 }\n")
+    first, second = stage.ask(), stage.ask()
+    assert (first.status_code, first.headers["x-should-retry"]) == (429, "true")
+    assert 1 < int(second.headers["retry-after"]) <= int(first.headers["retry-after"]) <= 40
+    assert one.asked == 1
 
 
 def test_a_broken_provider_is_left_alone_and_503_says_until_when(stage):
