@@ -163,6 +163,8 @@ class Sharing:
             self._tell(Event("set_aside", None, self.now(), True, item.why))
         try:
             await self.limited(self._store.set_aside(KEY, item.etag, item.why))
+        except Conflict:
+            return  # another instance was faster
         except Exception as error:
             _log.warning("The unreadable document of breakers stays where it is: %s", type(error).__name__)
 

@@ -1,7 +1,7 @@
 """Several worker processes share one breaker: news, probes, crashes, and a table service that comes and goes.
 
 Each test runs the real app in processes of its own, against Azurite and stand-in providers. Scaled down, in seconds,
-from the defaults: the open time (30 to 1.5, at most 300 to 2), the leases (claim 5 to 2, probe 30 to 3), the
+from the defaults: the open time (30 to 1.5, at most 300 to 2), the leases (claim 5 to 2, probe 30 to 5), the
 ramp (60 to 3), the healthy period (180 to 10), the confirmation (1.2 to 0.3), the refresh (1 to 0.2), publishing (0.25
 to 0.05), idleness (10 to 1.5), and the pauses after which a lost table service is asked again (1 to 0.2, at most 15 to
 1). Only the time limit of a table call is longer than by default (2 instead of 0.08), because a busy machine is no
@@ -40,7 +40,7 @@ from tests.fleet import (
     until,
 )
 
-OPEN, MAX_OPEN, LEASE = 1.5, 2.0, 3.0  # seconds
+OPEN, MAX_OPEN, LEASE = 1.5, 2.0, 5.0  # seconds; the lease leaves a busy machine time to renew it
 BREAKER: Mapping[str, float] = {
     "open_seconds": OPEN,
     "max_open_seconds": MAX_OPEN,
@@ -118,7 +118,9 @@ async def outage(play: Scene, per_second: float = 6.0) -> AsyncIterator[Traffic]
     async with Traffic(play.members, per_second, "steady") as traffic:
         await trip(play.members[0], play.shaky)
         tripped = time.monotonic()
-        assert await until(lambda: _all_know(play), 15, "all know that shaky is down") - tripped <= NEWS_SECONDS
+        known = await until(lambda: _all_know(play), 15, "all know that shaky is down")
+        assert known is not None
+        assert known - tripped <= NEWS_SECONDS
         assert play.shaky.asked == 0, "it was enough that one process asked"
         traffic.model = "chat"
         yield traffic
@@ -141,10 +143,12 @@ async def test_an_outage_from_the_first_news_to_the_full_traffic_again(tmp_path)
         await play.shaky.until(lambda shaky: shaky.asked >= 2, 2 * LONGEST_GAP)
         play.shaky.behave(fault=Fault("hang"))
         await play.shaky.until(lambda shaky: shaky.running == 1, LONGEST_GAP)
+        probes = asked_at(play.shaky)  # the last one hangs
         others, lease, killed = await _prober_killed(play, traffic)
+        assert play.shaky.asked == len(probes), "nobody else asked meanwhile"
         play.shaky.behave(fault=None)
-        await until(all_say(others, "shaky", state="closed"), 3.0 + LONGEST_GAP + NEWS_SECONDS, "the survivors close")
-        first, second, hung, passed = asked_at(play.shaky)[:4]
+        await until(all_say(others, "shaky", state="closed"), LEASE + LONGEST_GAP + NEWS_SECONDS, "the survivors close")
+        passed, *later = asked_at(play.shaky)[len(probes) :]
         closed = max(each["shaky"]["since"] for each in await statuses(others))
         await until(all_say(others, "shaky", share=1.0), 3.0 + NEWS_SECONDS, "the ramp ends")
         full = time.time()
@@ -152,12 +156,12 @@ async def test_an_outage_from_the_first_news_to_the_full_traffic_again(tmp_path)
 
     assert traffic.lost == []
     assert len({(each["generation"], each["open_until"], each["last_error"]) for each in opened}) == 1
-    assert OPEN - CLOCKS <= first - opened[0]["since"] <= OPEN * 1.1 + CLAIM_SECONDS
-    for gap in gaps([first, second, hung]):  # exactly one request per open time
+    assert OPEN - CLOCKS <= probes[0] - opened[0]["since"] <= OPEN * 1.1 + CLAIM_SECONDS
+    for gap in gaps(probes):  # exactly one request per open time
         assert MAX_OPEN - CLOCKS <= gap <= LONGEST_GAP
     assert lease - killed <= LEASE
     assert lease - CLOCKS <= passed <= killed + LEASE + CLAIM_SECONDS
-    assert not [at for at in asked_at(play.shaky)[4:] if at < closed - CLOCKS]
+    assert not [at for at in later if at < closed - CLOCKS]
     _assert_ramp(traffic, closed, full)
 
 
@@ -169,7 +173,6 @@ async def _prober_killed(play: Scene, traffic: Traffic) -> tuple[list[Member], f
     others = [each for each in play.members if each is not prober]
     begun = await until(lambda: _lease(others), 15, "the others know of the probe")
     await until(lambda: _renewed(others, begun), 15, "a probe that takes its time has its lease renewed")
-    assert play.shaky.asked == 3, "nobody else asks meanwhile"
     prober.kill()
     killed = time.time()
     await traffic.drop(prober)
