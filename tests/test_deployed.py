@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
+from routing import wiring
 from tests import standin_signalr, standin_vault
 from tests.azure_world import world
 from tests.certificates import World
@@ -65,6 +66,7 @@ def group(stage: Stage, hosts_loop: LoopThread, world: World, azurite: str) -> I
         vault = hosts_loop.run(stack.enter_async_context(opened))
         signalr = hosts_loop.run(stack.enter_async_context(standin_signalr.serving(lambda token: token in vault.good)))
         yield Group(stage, vault, signalr, insights, azurite)
+        hosts_loop.run(wiring.forget())  # while everything that it says goodbye to is there
         hosts_loop.run(stack.aclose())
 
 

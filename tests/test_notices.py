@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from local.standin_behaviour import Fault
-from routing.cloud import signalr
+from routing import wiring
 from tests import standin_signalr, standin_vault
 from tests.azure_world import world
 from tests.certificates import World
@@ -57,6 +57,7 @@ def hall(stage: Stage, serve_app: ServeApp, hosts_loop: LoopThread, world: World
         settings = {"ROUTER_CONFIG": str(path), "ROUTER_SIGNALR": f"{service.url}/"}
         stage.url = serve_app({**settings, **keys, **vault.environment()})
         yield Hall(stage, vault, service)
+        hosts_loop.run(wiring.forget())  # while everything that it says goodbye to is there
         hosts_loop.run(stack.aclose())
 
 
@@ -91,7 +92,7 @@ def test_many_clients_at_once_are_sent_there_over_one_set_of_connections(
         opened.append(real(**options))
         return opened[-1]
 
-    monkeypatch.setattr(signalr.httpx, "AsyncClient", counted)
+    monkeypatch.setattr(httpx, "AsyncClient", counted)
     with ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(lambda _: hall.negotiate().status_code, range(8)))
     assert answers == [200] * 8
