@@ -147,4 +147,7 @@ def write(path: str, text: str) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        fail("Interrupted; the next time goes on from here.")
