@@ -144,7 +144,7 @@ REFUSALS = [
     pytest.param(Fault("content_filter"), openai.BadRequestError, "content_filter", id="400"),
     pytest.param(Fault("context_length_exceeded"), openai.BadRequestError, "context_length_exceeded", id="too long"),
     pytest.param(Fault("status", status=422), openai.UnprocessableEntityError, None, id="422"),
-    pytest.param(Fault("rate_limited"), openai.RateLimitError, "rate_limit_exceeded", id="429"),
+    pytest.param(Fault("rate_limited", retry_after=90), openai.RateLimitError, "rate_limit_exceeded", id="429"),
     pytest.param(Fault("insufficient_quota"), openai.RateLimitError, "insufficient_quota", id="429 quota"),
     pytest.param(Fault("status", status=500), openai.InternalServerError, "provider_unavailable", id="502 of 500"),
     pytest.param(Fault("status", status=503), openai.InternalServerError, "provider_unavailable", id="502 of 503"),
@@ -168,6 +168,17 @@ def test_a_refusal_is_raised_as_its_class(stage, fault, expected, code, stream):
     assert caught.value.request_id
     by_router = 2 if fault.kind == "unauthorized" else 1  # once more with the key read anew
     assert one.asked == by_router, "the router has tried already: the SDK must not try once more"
+
+
+def test_a_provider_that_throttles_without_a_word_is_waited_for_as_long_as_it_is_parked(stage):
+    stage.serve(
+        stage.standin(name="one", fault=Fault("rate_limited")), targets={"one": {"breaker": {"parked_seconds": 40.0}}}
+    )
+    with stage.sdk() as client, pytest.raises(openai.RateLimitError) as caught:
+        client.chat.completions.create(**CHAT)
+    assert caught.value.code == "rate_limit_exceeded"
+    assert caught.value.response.headers["x-should-retry"] == "true"
+    assert 30_000 < float(caught.value.response.headers["retry-after-ms"]) <= 40_000
 
 
 def test_a_wrong_key_is_an_authentication_error(stage):
