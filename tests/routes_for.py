@@ -37,6 +37,7 @@ def routes_for(
     standins: Sequence[StandIn],
     *,
     server: Table | None = None,
+    breaker: Table | None = None,
     route: Table | None = None,
     providers: Mapping[str, Table] | None = None,
     targets: Mapping[str, Table] | None = None,
@@ -46,6 +47,7 @@ def routes_for(
     names = [standin.name for standin in standins]
     file: dict[str, Any] = {
         "server": server or {},
+        "breaker": breaker or {},
         "providers": {s.name: {**_provider(s), **(providers or {}).get(s.name, {})} for s in standins},
         "targets": {
             name: {"provider": name, "model": f"model-of-{name}", **(targets or {}).get(name, {})} for name in names

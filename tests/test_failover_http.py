@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from local.providers import Fault
-from tests.routes_for import ONCE, events, heard, routes_for, text_of
+from tests.routes_for import ONCE, events, heard, text_of
 
 SHORT = {"first_token_seconds": 0.3, "attempt_seconds": 0.3}
 SILENT = ("hang", "slow_first_token", "stall")
@@ -141,7 +141,7 @@ def test_when_all_are_throttled_the_lowest_wait_is_told_and_then_nobody_is_asked
 
 def test_who_throttles_without_a_word_is_parked_and_the_caller_hears_for_how_long(stage):
     one = stage.standin(name="one", fault=Fault("rate_limited"))
-    stage.serve_text(routes_for([one]) + "breaker = { parked_seconds = 40 }\n")
+    stage.serve(one, breaker={"parked_seconds": 40})
     first, second = stage.ask(), stage.ask()
     assert (first.status_code, first.headers["x-should-retry"]) == (429, "true")
     assert 1 < int(second.headers["retry-after"]) <= int(first.headers["retry-after"]) <= 40
