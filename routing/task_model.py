@@ -16,7 +16,8 @@ from functools import cache
 from importlib import resources
 from itertools import pairwise
 
-from routing.task_text import Passage, Words, parse_words, read, unspaced
+from routing.task_text import Passage, read
+from routing.task_words import Words, parse_words, unspaced
 from routing.types import TASK_KINDS
 
 KINDS = len(TASK_KINDS)
@@ -65,10 +66,9 @@ class Model:
 
     def weigh(self, names: Sequence[str]) -> Weighed:
         """The known names and the bytes of their weights."""
-        rows = list(map(self.rows.get, names))
-        weights = self.weights
-        table = b"".join([weights[row : row + COLUMNS] for row in rows if row is not None])
-        return Weighed([name for name, row in zip(names, rows, strict=True) if row is not None], table)
+        rows, weights = self.rows, self.weights
+        known = [name for name in names if name in rows]
+        return Weighed(known, b"".join([weights[row : row + COLUMNS] for row in map(rows.__getitem__, known)]))
 
     def odds(self, weighed: Weighed) -> list[float]:
         """Log odds per column: summed weights, scaled to the number of known names."""
@@ -161,56 +161,48 @@ def last_text(turns: tuple[tuple[str, str], ...]) -> str:
     return next((text for role, text in reversed(turns) if role == "user"), turns[-1][1] if turns else "")
 
 
-def _passage(mark: str, passage: Passage) -> Iterator[str]:
-    yield from _phrases(mark, passage.words)
-    yield from _concepts(mark, passage.concepts)
-    for shape in passage.shapes:
-        yield f"{mark}m:{shape}"
+def _passage(mark: str, passage: Passage) -> list[str]:
+    return _phrases(mark, passage.words) + _material(mark, passage)
 
 
-def _material(mark: str, passage: Passage) -> Iterator[str]:
+def _material(mark: str, passage: Passage) -> list[str]:
     """Text without an instruction tells its meaning only roughly: its words do not vote."""
-    yield from _concepts(mark, passage.concepts)
-    for shape in passage.shapes:
-        yield f"{mark}m:{shape}"
+    return _concepts(mark, passage.concepts) + [f"{mark}m:{shape}" for shape in passage.shapes]
 
 
-def _phrases(mark: str, words: tuple[str, ...]) -> Iterator[str]:
+def _phrases(mark: str, words: tuple[str, ...]) -> list[str]:
     before = last = "^"
+    found: list[str] = []
     for word in words:
-        yield f"{mark}:{word}"
+        found.append(f"{mark}:{word}")
         if unspaced(word[0]) and len(word) > 1:
-            yield from _letters(mark, word[:80])
+            found += _letters(mark, word[:80])
         else:
             if len(word) > 6:
-                yield f"{mark}*{word[:5]}"
-            yield f"{mark}:{last} {word}"
-            yield f"{mark}:{before} {last} {word}"
+                found.append(f"{mark}*{word[:5]}")
+            found += (f"{mark}:{last} {word}", f"{mark}:{before} {last} {word}")
         before, last = last, word
-    yield f"{mark}:{last} $"
+    found.append(f"{mark}:{last} $")
+    return found
 
 
-def _letters(mark: str, run: str) -> Iterator[str]:
-    for at in range(len(run) - 1):
-        yield f"{mark}:{run[at : at + 2]}"
-        yield f"{mark}:{run[at : at + 3]}"
+def _letters(mark: str, run: str) -> list[str]:
+    pairs = [f"{mark}:{run[at : at + 2]}" for at in range(len(run) - 1)]
+    return pairs + [f"{mark}:{run[at : at + 3]}" for at in range(len(run) - 1)]
 
 
-def _concepts(mark: str, concepts: tuple[str, ...]) -> Iterator[str]:
+def _concepts(mark: str, concepts: tuple[str, ...]) -> list[str]:
     if not concepts:
-        yield f"{mark}c:none"
-        return
-    yield f"{mark}c1:{concepts[0]}"
-    yield f"{mark}c1:{' '.join(concepts[:2])}"
-    yield f"{mark}c1:{' '.join(concepts[:3])}"
-    for concept in concepts:
-        yield f"{mark}c:{concept}"
-    for first, second in pairwise(concepts):
-        yield f"{mark}c:{first}>{second}"
+        return [f"{mark}c:none"]
     lead = concepts[:9]
-    for place, first in enumerate(lead):
-        for second in lead[place + 2 :]:
-            yield f"{mark}c:{first}~{second}"
+    return [
+        f"{mark}c1:{concepts[0]}",
+        f"{mark}c1:{' '.join(concepts[:2])}",
+        f"{mark}c1:{' '.join(concepts[:3])}",
+        *[f"{mark}c:{concept}" for concept in concepts],
+        *[f"{mark}c:{first}>{second}" for first, second in pairwise(concepts)],
+        *[f"{mark}c:{first}~{second}" for place, first in enumerate(lead) for second in lead[place + 2 :]],
+    ]
 
 
 def _crossed(passage: Passage) -> Iterator[str]:

@@ -30,6 +30,7 @@ _ASKED = re.compile(
     re.IGNORECASE,
 )
 _ASKED_HAN = re.compile(r"([一二三四五六七八九十两百千万]{1,4})字")
+_ROW = re.compile(r"^[^,;\t\n]{1,60}(?:[,;\t](?! )[^,;\t\n]{0,60}){2,}$", re.MULTILINE)
 _LIST = re.compile(r"^[ \t]*(?:[-*•]|\(?\d{1,2}[.)]|\(?[a-hA-H][.)])\s", re.MULTILINE)
 
 
@@ -42,6 +43,8 @@ def shapes_of(text: str, plain: str, chosen: str, instructed: bool) -> list[str]
         shapes.append("only:block")
     if _CHOICES.search(chosen):
         shapes.append("choices")
+    if "?" in chosen and ("table" in shapes or "code" in shapes or "log" in shapes):
+        shapes.append("asked:data")
     if text.count("_") > 2:
         shapes.append("snake")
     if plain.endswith(("?", "？", "؟")):
@@ -62,7 +65,10 @@ def _forms(text: str) -> list[str]:
     forms = _code_forms(text) if CODE.search(edges) else []
     seen = {
         "log": LOG.search(edges) is not None,
-        "table": text.count("|") > 8 or text.count("\t") > 8 or text.count(",") * 8 > size,
+        "table": text.count("|") > 8
+        or text.count("\t") > 8
+        or text.count(",") * 8 > size
+        or len(_ROW.findall(edges)) > 2,
         "json": text[0] in "{[" and text[-1] in "}]",
         "dialogue": edges.count("\n") > 1 and len(_DIALOGUE.findall(edges)) > 2,
         "list": len(_LIST.findall(edges)) > 2,

@@ -7,10 +7,11 @@ its shape: code-like, table-like, dialogue, its script, its length.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from routing.task_shape import CODE, LABEL, LOG, shapes_of
+from routing.task_shots import shots_of
+from routing.task_words import Words, meaning, parts, unspaced
 
 SAMPLE = 6_000  # characters looked at; of longer text the head, the tail and the last announced instruction
 HEAD = 700
@@ -21,8 +22,20 @@ WHOLE = 300  # a text this short is taken as instruction as a whole
 _FENCE = re.compile(r"```[ \t]*([\w+#.-]*)[^\n]*\n?(.*?)(?:```|\Z)", re.DOTALL)
 _TAGGED = re.compile(r"<([a-zA-Z_][\w-]{1,24})>(.{12,}?)</\1>", re.DOTALL)
 _QUOTED = re.compile(
-    r"\"([^\"\n]{2,})\"|“([^”]{2,})”|«([^»]{2,})»|「([^」]{2,})」|『([^』]{2,})』|'([^'\n]{12,})'(?!\w)"
+    r"\"([^\"\n]{2,})\"|“([^”]{2,})”|«([^»]{2,})»|「([^」]{2,})」|『([^』]{2,})』|'([^'\n]{2,})'(?!\w)"
 )
+_GIVEN = frozenset(
+    """
+    text sentence input output review message context passage article document tweet utterance premise
+    hypothesis claim evidence abstract email e-mail post comment headline title source target transcript
+    content paragraph ticket snippet excerpt original bio translation summary answer query description
+    reference dialogue conversation data satz nachricht aussage übersetzung texte phrase avis traduction
+    texto frase mensaje traducción mensagem tradução testo messaggio traduzione текст предложение отзыв
+    перевод النص الجملة 文本 句子 内容 原文 译文 评论 新闻 本文 文章 文 訳文 レビュー 발화 텍스트 문장 리뷰
+    """.split()  # noqa: SIM905 - a list would be a page long
+)
+_MENTIONED = ("word ", "term ", "wort ", "begriff ", "mot ", "terme ", "palabra ", "parola ", "palavra ", "слово ")
+_UNLABELLED = re.compile(r"^(?![^:：\n]{1,30}[:：] ␀quote$).*\w", re.MULTILINE)
 _SENTENCE = re.compile(
     r"[^.!?。！？؟।:：\n]*(?:[.:](?=\S)[^.!?。！？؟।:：\n]*)*(?:[.!?。！？؟।:：]+[\"'”»」)\]]*|\n|\Z)"
 )
@@ -31,18 +44,9 @@ _SPOKEN = re.compile(
     r"^(?!(?:Task|Question|Instructions?|Intent|Summary|Input|Output|TL;DR)\b)[^\W\d_][\w .'-]{0,24}[:：] ?\S.*$",
     re.MULTILINE,
 )
+_CELLS = re.compile(r"[^\s,;\t]*(?:[,;\t][^\s,;\t]+){2,}$")
 _SYMBOLS = re.compile(r"[{}()\[\];=<>|\\_$#&*+]")
 _ANNOUNCED = ("\ntask:", "\ninstruction", "\nquestion:", "\nyour task", "\nplease ")
-
-
-@dataclass(frozen=True, slots=True)
-class Words:
-    """What instruction words mean: whole words, beginnings of words, and parts of unspaced scripts."""
-
-    whole: Mapping[str, str]
-    stems: Mapping[str, str]
-    parts: Mapping[str, str]
-    starts: frozenset[str]  # the first three letters of the stems, to dismiss most words at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,30 +57,6 @@ class Passage:
     concepts: tuple[str, ...] = ()
     shapes: tuple[str, ...] = ()
     instructed: bool = False
-
-
-def parse_words(text: str) -> Words:
-    """Read the concept list: `NAME: word stem* ...` a line; an entry's first line wins."""
-    whole: dict[str, str] = {}
-    stems: dict[str, str] = {}
-    parts: dict[str, str] = {}
-    for line in text.splitlines():
-        name, colon, entries = line.partition(":")
-        if line.startswith("#") or not colon:
-            continue
-        for entry in entries.split():
-            if unspaced(entry[0]):
-                parts.setdefault(entry, name)
-            elif entry.endswith("*"):
-                stems.setdefault(entry[:-1], name)
-            else:
-                whole.setdefault(entry, name)
-    return Words(whole, stems, parts, frozenset(stem[:3] for stem in stems))
-
-
-def unspaced(letter: str) -> bool:
-    """Whether the letter's script is written without (reliable) spaces: Han, kana, Hangul, Thai."""
-    return "\u2e80" <= letter <= "\ud7ff" or "\u0e00" <= letter <= "\u0eff" or "\uf900" <= letter <= "\uffdc"
 
 
 def sample(text: str) -> str:
@@ -98,7 +78,9 @@ def read(text: str, words: Words, keep: int = KEEP) -> Passage:
     chosen, instructed = _instruction(plain, words, keep)
     tokens, concepts = _tokens(chosen, words)
     shapes += shapes_of(text, plain, chosen, instructed)
-    return Passage(tokens, concepts, tuple(dict.fromkeys(shapes)), instructed)
+    shapes += shots_of(text, words)
+    spoken = instructed or (len(text) <= WHOLE and "code:first" not in shapes and "only:block" not in shapes)
+    return Passage(tokens, concepts, tuple(dict.fromkeys(shapes)), spoken)
 
 
 def _mask(text: str) -> tuple[str, list[str]]:
@@ -117,7 +99,7 @@ def _mask(text: str) -> tuple[str, list[str]]:
         inner = match[match.lastindex or 0]
         if match[6] and match.start() and match.string[match.start() - 1].isalnum():
             return match[0]
-        if len(inner) <= 24 and " " not in inner and not unspaced(inner[0]):
+        if len(inner) <= 24 and " " not in inner and not unspaced(inner[0]) and not _named(match):
             return match[0]
         shapes.append("quote:long" if len(inner) > 80 else "quote")
         return " ␀quote "
@@ -127,8 +109,27 @@ def _mask(text: str) -> tuple[str, list[str]]:
     if "</" in text:
         text = _TAGGED.sub(tagged, text)
     if len(text) <= 2 * (HEAD + TAIL):
-        return _QUOTED.sub(quoted, text), shapes
-    return _QUOTED.sub(quoted, text[: 2 * HEAD]) + "\n" + _QUOTED.sub(quoted, text[-2 * TAIL :]), shapes
+        return _given(_QUOTED.sub(quoted, text)), shapes
+    return _given(_QUOTED.sub(quoted, text[: 2 * HEAD]) + "\n" + _QUOTED.sub(quoted, text[-2 * TAIL :])), shapes
+
+
+def _named(match: re.Match[str]) -> bool:
+    """Whether a quoted word is talked about as a word: "what does 'plan' mean", "the term 'summary'"."""
+    before, after = match.string[max(0, match.start() - 12) : match.start()], match.string[match.end() :][:10]
+    return before.lower().endswith(_MENTIONED) or after.lower().startswith(" mean")
+
+
+def _given(text: str) -> str:
+    """Without what stands behind a label such as `Text:` or `Review:`, unless nothing but that is there."""
+    lines = text.split("\n")
+    if len(lines) < 2:
+        return text
+    for place, line in enumerate(lines):
+        cut = max(line.find(":", 0, 28), line.find("：", 0, 28))
+        if cut > 0 and len(line) > cut + 11 and line[:cut].strip(" \t*_#[]0123456789.)").lower() in _GIVEN:
+            lines[place] = f"{line[: cut + 1]} ␀quote"
+    found = "\n".join(lines)
+    return found if _UNLABELLED.search(found) else text
 
 
 def _sentences(text: str) -> list[str]:
@@ -142,11 +143,14 @@ def _instruction(text: str, words: Words, keep: int) -> tuple[str, bool]:
         return text[:keep], False
     last = len(candidates) - 1
     scored = []
+    apart = _apart(text)
     told = 0.0  # once an order has ended in a colon, what follows is more likely its object
     for place, each in enumerate(candidates):
         score = _directs(each, words) + (place == 0) + 0.7 * (place == last)
         if place in (0, last) and len(text) > 400 and _alone(each, text):
             score += 1.2
+        elif each in apart:
+            score += 0.9
         scored.append(score - told)
         if score > 2.4 and each[-1] in ":：":
             told = 1.2
@@ -158,6 +162,16 @@ def _instruction(text: str, words: Words, keep: int) -> tuple[str, bool]:
     least = max(1.9, best - 1.8)
     picked = [place for place, score in enumerate(scored) if score >= least]
     return " ".join(candidates[place][:keep] for place in picked)[: keep + keep // 4], True
+
+
+def _apart(text: str) -> str:
+    """The first and the last paragraph, each if it is short beside the rest: instructions stand there."""
+    first, last = text.find("\n\n"), text.rfind("\n\n")
+    if first < 0:
+        return ""
+    head = text[:first] if first <= 320 and len(text) > 3 * first else ""
+    tail = text[last:] if len(text) - last <= 320 and last > 2 * (len(text) - last) else ""
+    return f"{head}\n{tail}"
 
 
 def _alone(sentence: str, text: str) -> bool:
@@ -190,6 +204,7 @@ def _is_code(line: str) -> bool:
     return (
         CODE.match(line) is not None
         or LOG.match(line) is not None
+        or _CELLS.match(line) is not None
         or len(_SYMBOLS.findall(line[:120])) * 9 > min(len(line), 120)
     )
 
@@ -259,7 +274,7 @@ def _directs(sentence: str, words: Words) -> float:
     """How much a sentence reads like an order or a question about the rest."""
     if unspaced(sentence[0]):
         opening: list[str] = []
-        meanings: list[str | None] = [*_parts(sentence[:80], words)]
+        meanings: list[str | None] = [*parts(sentence[:80], words)]
     else:
         opening = _WORD.findall(sentence[:110].lower())[:10]
         if len(sentence) > 110 and sentence[-1] == "?":
@@ -275,38 +290,13 @@ def _directs(sentence: str, words: Words) -> float:
     return score - 0.8 * (LABEL.match(sentence) is not None and (not meanings or not meanings[0]))
 
 
-def meaning(word: str, words: Words) -> str | None:
-    """The concept of a lower-case word of a spaced script, whole or by its longest known beginning."""
-    found = words.whole.get(word)
-    if found is None and word[:3] in words.starts:
-        for length in range(min(len(word), 11), 2, -1):
-            found = words.stems.get(word[:length])
-            if found is not None:
-                break
-    return found
-
-
-def _parts(run: str, words: Words) -> list[str]:
-    found = []
-    at = 0
-    while at < len(run):
-        for length in (5, 4, 3, 2, 1):
-            concept = words.parts.get(run[at : at + length])
-            if concept is not None:
-                found.append(concept)
-                at += length - 1
-                break
-        at += 1
-    return found
-
-
 def _tokens(text: str, words: Words) -> tuple[tuple[str, ...], tuple[str, ...]]:
     tokens: list[str] = []
     concepts: list[str] = []
     for word in _WORD.findall(text.lower())[:80]:
         if unspaced(word[0]) and word[0] not in "？：":
             tokens.append(word)
-            concepts += _parts(word[:120], words)
+            concepts += parts(word[:120], words)
             continue
         concept = meaning(word, words)
         if concept == "LANG" and tokens and tokens[-1] in ("plain", "simple", "everyday"):

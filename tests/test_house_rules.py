@@ -24,7 +24,7 @@ RINGS = {
     """,
     "rules": """
         board breaker breaker_shared breaker_state limit_words limits pricing retries savings strategies tally
-        task_model task_shape task_text tasks tokens
+        task_model task_shape task_shots task_text task_words tasks tokens
     """,
     "state": """
         archive background bookkeeping cache callers decisions entra health instances keeper ledger ledger_store

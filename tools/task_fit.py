@@ -15,12 +15,13 @@ from scipy.sparse import csr_matrix
 from sklearn.linear_model import LogisticRegression
 
 from routing.task_model import COLUMNS, GATE, KINDS, SURE, SYSTEM_KEEP, ZERO, gather, last_text, system_names
-from routing.task_text import Words, read
+from routing.task_text import read
+from routing.task_words import Words
 from routing.types import TASK_KINDS
 from tools.task_grammar import Row
 
 Floats = NDArray[np.float64]
-REAL_WEIGHT = 4.0  # a kept request against one of the grammar's
+REAL_WEIGHT = 4.0  # a kept request against one of the grammar's, of which there are thirty times as many
 NUMBER = {kind: place for place, kind in enumerate(TASK_KINDS)}
 
 

@@ -135,6 +135,10 @@ class Grammar:
     def code(self) -> str:
         return self.one(self.dice.choice(["python", "python", "othercode"]))
 
+    def tabular(self) -> str:
+        """A table: made, or one of the stock."""
+        return self.table() if self.dice.random() < 0.5 else self.one("csvrows")
+
     def make(self, name: str) -> str:
         """One piece of material by name: a maker's, else stock, else a line of a pool."""
         maker: Callable[[], str] | None = getattr(self, name, None) if name in _MAKERS else None
@@ -165,14 +169,15 @@ class Grammar:
 _MAKERS = ("article", "meeting", "log", "table", "record", "code", "foreign", "requestlike", "text")
 _TEXTS = ("utterance", "review", "headline", "email", "legal", "bio", "story", "plan", "ticket", "claimpair", "list")
 _USUAL: dict[TaskKind, str] = {
-    "summarization": "article article meeting story legal email text",
+    "summarization": "article article meeting story legal email log notes review text",
     "translation": "text foreign foreign utterance email legal article",
     "classification": "review headline ticket bio utterance foreign email code list article question",
     "validation": "claimpair claimpair claimpair claimpair claimpair code record plan fact email",
     "intent_detection": "utterance utterance utterance utterance utterance meeting email ticket requestlike",
-    "analysis": "code code log table table meeting bio review article legal email text",
+    "analysis": "code code command command log table csvrows csvrows notes"
+    " meeting bio review article legal legal email text",
     "code_generation": "code code stub stub tables",
-    "planning": "email plan todo meeting ticket",
-    "long_form_generation": "story list article topic",
+    "planning": "email plan todo meeting ticket notes",
+    "long_form_generation": "story list article topic notes",
     "general": "article email story bio",
 }

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from routing.task_model import TaskInput
 from routing.types import TASK_KINDS, TaskKind
 from tools.task_grammar import Grammar, Row
+from tools.task_shots import as_json, shown
 
 Turns = tuple[tuple[str, str], ...]
 
@@ -75,22 +76,30 @@ class Author:
 
     def by_user(self, kind: TaskKind) -> Row:
         """The user's turn holds the instruction."""
+        if self.dice.random() < 0.06 and (examples := shown(kind, self.grammar)) is not None:
+            return self.wrapped(kind, examples)
         if kind in _BARE and self.dice.random() < 0.07:
             return self.wrapped(kind, self.bare(kind))
         if kind == "analysis" and self.dice.random() < 0.14:
             return self.wrapped(
                 kind,
-                self.dice.choice([self.join, self.below])(self.grammar.pick("tablequestion"), self.grammar.table()),
+                self.dice.choice([self.join, self.below])(self.grammar.pick("tablequestion"), self.grammar.tabular()),
             )
         alone = self.grammar.phrases.get(f"{kind} alone")
         if alone and self.dice.random() < _ALONE_SHARE[kind]:
             text = self.grammar.expand(self.dice.choice(alone))
             text = self.polite(text) if kind != "general" and self.dice.random() < 0.5 else text
+            if self.dice.random() < 0.05:
+                form = self.dice.choice(
+                    ["### Instruction:\n{}\n\n### Response:", "Instruction: {}\nOutput:", "Task: {}\nAnswer:"]
+                )
+                text = form.format(text) if "{" not in text else text
             if kind in ("long_form_generation", "planning") and self.dice.random() < 0.3:
                 text = self.detailed(text)
         else:
             phrase = self.polite(self.grammar.expand(self.dice.choice(self.grammar.phrases[f"{kind} user"])))
-            text = self.join(phrase, self.grammar.material(kind))
+            content = self.grammar.material(kind)
+            text = as_json(phrase, content, self.grammar) if self.dice.random() < 0.02 else self.join(phrase, content)
         return self.wrapped(kind, text)
 
     def below(self, phrase: str, content: str) -> str:
@@ -236,11 +245,16 @@ class Author:
             f"{label}:\n{content}\n\n{phrase}",
             f"{phrase}\n{label}: {content}\nOutput:",
             f"{content} {phrase}",
+            f"### Instruction:\n{phrase}\n\n### Input:\n{content}\n\n### Response:",
+            f"Instruction: {phrase}\nInput: {content}\nOutput:",
+            f"Definition: {phrase}\n\n{label}: {content}",
+            f"{phrase}\n\n{content}\n\nAnswer:",
         ]
         return self.dice.choice(forms)
 
 
 def compose(seed: int, per_kind: int) -> list[Row]:
-    """`per_kind` rows of every kind, the same for the same seed."""
+    """`per_kind` rows of every kind, more of the general one, which is the widest; the same for the same seed."""
     author = Author(Grammar(random.Random(seed)))
-    return [author.row(kind) for kind in TASK_KINDS for _ in range(per_kind)]
+    counts = {kind: per_kind * 8 // 5 if kind == "general" else per_kind for kind in TASK_KINDS}
+    return [author.row(kind) for kind, count in counts.items() for _ in range(count)]
