@@ -1,4 +1,6 @@
-"""What telemetry costs a request while its backend is well, hangs, throttles or refuses: `python -m benchmarks.telemetry_cost`.
+"""What telemetry costs a request while its backend is well, hangs, throttles or refuses.
+
+    python -m benchmarks.telemetry_cost
 
 The router runs in this process behind the local host, with a stand-in provider that answers at once and an ingestion
 endpoint on loopback. Requests go one after another; what counts is the difference between the rows.
