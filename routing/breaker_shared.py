@@ -17,7 +17,6 @@ from routing.tally import EMPTY, LATELY, News, Tally
 CALM = 5.0  # seconds for which a target that was cleared of a suspicion is not suspected again
 FRESH = 0.3  # seconds after which an outcome is no evidence of how the target is now
 SAY = 2  # of these that one report may bring, so that a busy instance does not speak for all
-ENOUGH = 0.8  # of the share of faults that would trip: a sample of twenty is not more exact than that
 CLEARED = 0.4  # of the share of faults that would trip: less than that clears
 PATIENCE = 3.0  # times `confirm_seconds`, after which what is neither clears, too
 
@@ -115,7 +114,7 @@ def _guilty(pooled: Tally, heard: Heard, settings: BreakerSettings, known: float
     if known >= settings.confirm_seconds and alarming(pooled, settings):
         return True
     faults = [holder for _, ok, holder in heard if not ok]
-    many = len(faults) >= ENOUGH * settings.failure_ratio * len(heard) and len(heard) >= 2 * _enough(settings)
+    many = len(faults) >= settings.failure_ratio * len(heard) and len(heard) >= 2 * _enough(settings)
     return many and len(set(faults)) >= settings.failure_threshold and known >= settings.confirm_seconds / 2
 
 
@@ -126,7 +125,8 @@ def _cleared(heard: Heard, settings: BreakerSettings, known: float) -> bool:
 
 
 def _enough(settings: BreakerSettings) -> int:
-    return min(settings.minimum_requests, LATELY)
+    """Outcomes that clear a target. Twice as many convict it: they are looked at often, and fewer would mislead."""
+    return min(2 * settings.minimum_requests, LATELY)
 
 
 def _pooled(state: Breaker, settings: BreakerSettings, news: News, now: float) -> Tally:

@@ -44,13 +44,10 @@ runpy.run_module("local.host", run_name="__main__", alter_sys=True)
 """
 
 
-def fleet_routes(folder: Path, standins: Sequence[StandIn], *, breaker: Table, health: Table, **tables: Any) -> Path:
+def fleet_routes(folder: Path, standins: Sequence[StandIn], **tables: Any) -> Path:
     """Writes a routes file whose route `chat` asks the stand-ins in their order, for a user and an admin."""
-    text = routes_for(standins, callers=CALLERS, **tables)
-    for name, table in (("breaker", breaker), ("health", health)):
-        text += f"[{name}]\n" + "".join(f"{key} = {value}\n" for key, value in table.items())
     path = folder / "routes.toml"
-    path.write_text(text)
+    path.write_text(routes_for(standins, callers=CALLERS, **tables))
     return path
 
 

@@ -38,6 +38,7 @@ def routes_for(
     *,
     server: Table | None = None,
     breaker: Table | None = None,
+    health: Table | None = None,
     route: Table | None = None,
     providers: Mapping[str, Table] | None = None,
     targets: Mapping[str, Table] | None = None,
@@ -48,6 +49,7 @@ def routes_for(
     file: dict[str, Any] = {
         "server": server or {},
         "breaker": breaker or {},
+        "health": health or {},
         "providers": {s.name: {**_provider(s), **(providers or {}).get(s.name, {})} for s in standins},
         "targets": {
             name: {"provider": name, "model": f"model-of-{name}", **(targets or {}).get(name, {})} for name in names

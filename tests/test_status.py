@@ -49,8 +49,7 @@ class Desk:
 
     def serve(self, *standins: StandIn, environment: Mapping[str, str] | None = None, **tables: Any) -> None:
         """Serves a router in front of the stand-ins that asks nobody twice."""
-        given = {"breaker": {}, "health": {}, "route": {"retry": ONCE}, **tables}
-        routes = fleet_routes(self._folder, standins, **given)
+        routes = fleet_routes(self._folder, standins, **{"route": {"retry": ONCE}, **tables})
         self.stage.url = self._serve_app({"ROUTER_CONFIG": str(routes), **KEYS, **(environment or {})})
 
     def status(self, target: str = "one") -> dict[str, Any]:
