@@ -16,7 +16,7 @@ test: setup
 	$(IN_VENV) -m ruff format --check .
 	$(IN_VENV) -m ruff check .
 	$(IN_VENV) -m mypy
-	$(IN_VENV) -m pytest -n auto --cov --cov-report=term
+	$(IN_VENV) -m pytest -n auto --dist worksteal --cov --cov-report=term
 
 fmt: setup
 	$(IN_VENV) -m ruff format .
