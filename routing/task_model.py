@@ -12,11 +12,11 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from importlib import resources
 from itertools import pairwise
 
-from routing.task_text import Passage, read
+from routing.task_text import Passage, read, read_sample, sample
 from routing.task_words import Words, parse_words, unspaced
 from routing.types import TASK_KINDS
 
@@ -24,6 +24,7 @@ KINDS = len(TASK_KINDS)
 GATE = KINDS  # the column that says: this system prompt sets the task, the user turns are its material
 COLUMNS = KINDS + 1
 SYSTEM_KEEP = 320  # characters of a system prompt's instruction
+SYSTEMS = 128  # system prompts that are remembered as read: an app sends the same one with every request
 ZERO = 128  # weights are bytes around this
 
 
@@ -53,7 +54,7 @@ class Weighed:
         return [self.names[place] for place in heavy if column[place] > ZERO]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Model:
     """`rows[name]` is where the weights of a feature begin in `weights`; `scale` turns byte sums into log odds."""
 
@@ -113,9 +114,17 @@ def load() -> Model:
     )
 
 
-def system_names(system: Passage) -> list[str]:
+@lru_cache(SYSTEMS)
+def system_names(system: Passage) -> tuple[str, ...]:
     """The features of the system prompt alone, which decide whether it sets the task."""
-    return list(dict.fromkeys(_passage("s", system)))
+    return tuple(dict.fromkeys(_passage("s", system)))
+
+
+@lru_cache(SYSTEMS)
+def _system(sampled: str, model: Model) -> tuple[Passage, float]:
+    """A system prompt taken apart, and how likely it sets the task."""
+    system = read_sample(sampled, model.words, SYSTEM_KEEP)
+    return system, model.sets_task(system)
 
 
 SURE = 0.1  # a system prompt nearer than this to 0 or 1 is read one way only
@@ -127,8 +136,7 @@ def judge(parts: TaskInput, model: Model) -> tuple[list[float], Weighed]:
     if not parts.system.strip():
         weighed = model.weigh(gather(parts, passage, None, False, model.words))
         return model.chances(weighed), weighed
-    system = read(parts.system, model.words, SYSTEM_KEEP)
-    sets = model.sets_task(system)
+    system, sets = _system(sample(parts.system), model)
     weighed = model.weigh(gather(parts, passage, system, sets > 0.5, model.words))
     chances = model.chances(weighed)
     if SURE < sets < 1 - SURE:
@@ -142,7 +150,7 @@ def gather(parts: TaskInput, passage: Passage, system: Passage | None, gated: bo
     """The features, given whether the system prompt sets the task; apart so that training can set it."""
     found: list[str] = ["system:" + ("none" if system is None else "task" if gated else "manner")]
     if system is not None:
-        found += _passage("s", system)
+        found += system_names(system)
         if gated:
             found += _concepts("a", system.concepts)
     if gated:

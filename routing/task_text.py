@@ -71,7 +71,12 @@ def sample(text: str) -> str:
 
 def read(text: str, words: Words, keep: int = KEEP) -> Passage:
     """Take a message apart. Time is bounded by `SAMPLE`, whatever the text's length."""
-    text = sample(text).strip()
+    return read_sample(sample(text), words, keep)
+
+
+def read_sample(text: str, words: Words, keep: int) -> Passage:
+    """The same of what `sample` left."""
+    text = text.strip()
     if not text:
         return Passage(shapes=("empty",))
     plain, shapes = _mask(text)

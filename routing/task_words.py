@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
+
+REMEMBERED, LONGEST = 8_192, 24  # words, and characters of each: the same ones come again and again
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)  # compared by identity, so that it can be remembered by
 class Words:
     """What instruction words mean: whole words, beginnings of words, and parts of unspaced scripts."""
 
@@ -42,6 +45,10 @@ def unspaced(letter: str) -> bool:
 
 def meaning(word: str, words: Words) -> str | None:
     """The concept of a lower-case word of a spaced script, whole or by its longest known beginning or end."""
+    return _remembered(word, words) if len(word) <= LONGEST else _meaning(word, words)
+
+
+def _meaning(word: str, words: Words) -> str | None:
     found = words.whole.get(word)
     if found is None and word[:3] in words.starts:
         for length in range(min(len(word), 11), 2, -1):
@@ -54,6 +61,9 @@ def meaning(word: str, words: Words) -> str | None:
             if found is not None:
                 break
     return found
+
+
+_remembered = lru_cache(REMEMBERED)(_meaning)
 
 
 def parts(run: str, words: Words) -> list[str]:

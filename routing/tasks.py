@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 from routing.task_model import KINDS, TaskInput, judge, load
 from routing.types import TASK_KINDS, Task, TaskKind
 
@@ -94,6 +96,7 @@ _MEANS = {
 }
 
 
+@cache
 def _say(name: str) -> str:
     """A feature in words: where it was seen, and the phrase, the meaning or the shape that it is."""
     mark, _, rest = name.partition(":")
