@@ -115,7 +115,8 @@ async def fleet(
 @contextmanager
 def _process(environment: Mapping[str, str], skew: float, host: str) -> Iterator[subprocess.Popen[str]]:
     start = ["-c", SKEWED, str(skew)] if skew else ["-m", host]
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("ROUTER_", "STANDIN_"))}
+    apart = "ROUTER_", "STANDIN_", "COV"  # coverage measured here, too, would cost a fleet half of its processor time
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(apart)}
     with subprocess.Popen(
         [sys.executable, *start, "--port", "0"],
         cwd=ROOT,
