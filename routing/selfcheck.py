@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-from routing.config import Config
 from routing.documents import StoreError
 from routing.errors import ProviderError, RouterError
 from routing.fresh import SecretUnavailable
@@ -66,10 +65,6 @@ class _Missing(Exception):
 async def _arriving(sender: Sender) -> None:
     if trouble := sender.trouble():
         raise _Missing(trouble)
-
-
-def _vaulted(config: Config) -> list[str]:
-    return list(dict.fromkeys(reference for _, reference in config.references() if reference.startswith("keyvault:")))
 
 
 async def _checked(name: str, work: Awaitable[object]) -> Check:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import to_json
@@ -24,7 +24,6 @@ from routing.wiring import App
 
 MOST_DAYS = 92
 By = Literal["caller", "target", "task", "route", "day"]
-ALL: tuple[By, ...] = get_args(By)
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")  # how a cell begins that a spreadsheet would run
 
 

@@ -68,6 +68,14 @@ def need_worker_library() -> None:
         unavailable("azure-functions-runtime is not installed (run make setup)")
 
 
+@pytest.fixture(params=["local.host", "tests.worker_host"])
+def host(request: pytest.FixtureRequest) -> str:
+    """What serves the app in a process that signals end: the local host, or the worker library as in the cloud."""
+    if request.param == "tests.worker_host":
+        need_worker_library()
+    return str(request.param)
+
+
 class LoopThread:
     """An event loop in a thread of its own, so that tests may block, as the synchronous SDKs do."""
 

@@ -34,6 +34,7 @@ CALLERS: Mapping[str, Table] = {
 KEYS = {"ROUTER_TEST_CALLER": KEY, "ROUTER_TEST_ADMIN": ADMIN_KEY, "ROUTER_TEST_PROVIDER": PROVIDER_KEY}
 POLL_SECONDS = 0.2
 T = TypeVar("T")
+PATIENCE = 60.0  # seconds for what takes two on an idle machine
 
 # Starts the local host with a wall clock that is wrong by the first argument, in seconds.
 SKEWED = """
@@ -223,6 +224,20 @@ class Traffic:
         except httpx.HTTPError:
             status = 0
         self.answered.append(Answered(member.name, at, time.time(), status, target))
+
+
+async def ended_in_a_stream(member: Member, standin: StandIn, tokens: int) -> str:
+    """Has the process told to end while a stream runs, which comes to its end. Returns its decision's id."""
+    standin.behave(tokens=tokens, tokens_per_second=60)
+    body = {"model": "chat", "messages": HELLO, "stream": True}
+    async with member.client.stream("POST", CHAT_PATH, json=body) as stream:
+        pieces = stream.aiter_bytes()
+        await anext(pieces)
+        member.process.send_signal(signal.SIGTERM)
+        said = b"".join([piece async for piece in pieces])
+    assert said.rstrip().endswith(b"[DONE]")
+    assert await asyncio.to_thread(member.process.wait, PATIENCE) in (0, -signal.SIGTERM)
+    return stream.headers["x-router-decision-id"]
 
 
 async def until(true: Callable[[], Awaitable[T]], seconds: float, what: str) -> T:

@@ -24,13 +24,12 @@ from local.standin_behaviour import Behaviour
 from routing.bookkeeping import LIVING
 from routing.cloud.usage_table import UsageTable
 from routing.wiring import USAGE_TABLE
-from tests.conftest import need_worker_library, unavailable
-from tests.fleet import ADMIN_KEY, Member, Tables, fleet, tables, until
+from tests.conftest import unavailable
+from tests.fleet import ADMIN_KEY, PATIENCE, Member, Tables, ended_in_a_stream, fleet, tables, until
 from tests.routes_for import CHAT_PATH, HELLO, routes_for
 
 FLUSH = 0.5
 NEVER = 60.0  # seconds between two writes: within a test, only a process that ends writes
-PATIENCE = 60.0  # seconds for what takes two on an idle machine
 TOKENS = 100
 COST = TOKENS * 10.0 / 1e6  # USD for the output of one request; its input is worth less than a hundredth of that
 ONE = COST * 1.05
@@ -42,14 +41,6 @@ TARGET: Mapping[str, Any] = {"price": {"input": 0.1, "output": 10.0}, "max_outpu
 def _need_azurite() -> None:
     if reason := azurite_service.unavailable():
         unavailable(reason)
-
-
-@pytest.fixture(params=["local.host", "tests.worker_host"])
-def host(request: pytest.FixtureRequest) -> str:
-    """What serves the app: the local host, or the worker library as in the cloud, each with signals of its own."""
-    if request.param == "tests.worker_host":
-        need_worker_library()
-    return str(request.param)
 
 
 @asynccontextmanager
@@ -173,15 +164,7 @@ async def test_a_process_that_is_asked_to_end_writes_down_everything(host, tmp_p
         ending, other = members
         for _ in range(5):
             assert (await ending.ask()).status_code == 200
-        alpha.behaviour = Behaviour(tokens=TOKENS, tokens_per_second=100)
-        body = {"model": "chat", "messages": HELLO, "stream": True}
-        async with ending.client.stream("POST", CHAT_PATH, json=body) as stream:
-            pieces = stream.aiter_bytes()
-            await anext(pieces)
-            ending.process.send_signal(signal.SIGTERM)
-            said = b"".join([piece async for piece in pieces])
-        assert said.rstrip().endswith(b"[DONE]")
-        assert await asyncio.to_thread(ending.process.wait, PATIENCE) in (0, -signal.SIGTERM)
+        await ended_in_a_stream(ending, alpha, TOKENS)
         written = await usage(other)
         assert (written["requests"], written["output_tokens"]) == (alpha.asked, alpha.asked * TOKENS)
         assert alpha.asked == 6

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import signal
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -14,22 +12,12 @@ from local import azurite as azurite_service
 from local.providers import StandIn, serve
 from local.standin_behaviour import Behaviour
 from tests import ingestion
-from tests.conftest import need_worker_library, unavailable
-from tests.fleet import Member, fleet, tables
-from tests.routes_for import CHAT_PATH, HELLO, routes_for
+from tests.conftest import unavailable
+from tests.fleet import Member, ended_in_a_stream, fleet, tables
+from tests.routes_for import routes_for
 
-PATIENCE = 60.0  # seconds for what takes two on an idle machine
 NEVER = 60.0  # seconds between two sendings: within a test, only a process that ends sends
 TOKENS = 60
-STREAM = {"model": "chat", "messages": HELLO, "stream": True}
-
-
-@pytest.fixture(params=["local.host", "tests.worker_host"])
-def host(request: pytest.FixtureRequest) -> str:
-    """What serves the app: the local host, or the worker library as in the cloud, each with signals of its own."""
-    if request.param == "tests.worker_host":
-        need_worker_library()
-    return str(request.param)
 
 
 @asynccontextmanager
@@ -42,19 +30,6 @@ async def one_process(folder: Path, host: str, settings: Mapping[str, str]) -> A
         yield member, alpha
 
 
-async def ends_in_the_middle_of_a_stream(member: Member, alpha: StandIn) -> str:
-    """The process is told to end while a stream runs. Returns the id of the stream's decision."""
-    alpha.behave(tokens=TOKENS, tokens_per_second=60)
-    async with member.client.stream("POST", CHAT_PATH, json=STREAM) as stream:
-        pieces = stream.aiter_bytes()
-        await anext(pieces)
-        member.process.send_signal(signal.SIGTERM)
-        said = b"".join([piece async for piece in pieces])
-    assert said.rstrip().endswith(b"[DONE]")
-    assert await asyncio.to_thread(member.process.wait, PATIENCE) in (0, -signal.SIGTERM)
-    return stream.headers["x-router-decision-id"]
-
-
 @pytest.mark.parametrize("kind", ["opencensus", "azuremonitor", "otlp"])
 async def test_its_telemetry_arrives_with_that_of_the_stream_that_ended_last(tmp_path: Path, host: str, kind: str):
     with ingestion.serving() as got:
@@ -65,7 +40,7 @@ async def test_its_telemetry_arrives_with_that_of_the_stream_that_ended_last(tmp
         }
         async with one_process(tmp_path, host, told) as (member, alpha):
             assert (await member.ask()).status_code == 200
-            await ends_in_the_middle_of_a_stream(member, alpha)
+            await ended_in_a_stream(member, alpha, TOKENS)
     if kind == "otlp":
         served = [span for span in got.spans() if span.kind == 2]
         events = [record.event_name for record in got.records()]
@@ -86,7 +61,7 @@ async def test_its_decisions_are_kept_for_others_to_read(tmp_path: Path, host: s
     async with tables() as service:
         async with one_process(tmp_path, host, service.environment) as (member, alpha):
             first = (await member.ask()).headers["x-router-decision-id"]
-            last = await ends_in_the_middle_of_a_stream(member, alpha)
+            last = await ended_in_a_stream(member, alpha, TOKENS)
         async with one_process(tmp_path, "local.host", service.environment) as (other, _):
             for name in (first, last):
                 found = await other.client.get(f"/v1/router/decisions/{name}")

@@ -62,7 +62,7 @@ def from_error(error: Mapping[str, Any], status: int | None = None, retry_after:
     status = status or _STATUS_OF_TYPE.get(str(error.get("type")), 500)
     details = error.get("details")
     code = details.get("error_code") if isinstance(details, dict) else None
-    if status == 402 or code in _SPENT:
+    if code in _SPENT:
         return QuotaExhausted("The router's account at the provider is exhausted.")
     return from_status(status, error, retry_after)
 
